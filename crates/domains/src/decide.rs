@@ -1,0 +1,503 @@
+//! Every decision of the walk: what was read in, one [`Change`] out, nothing done.
+//!
+//! Arrives: a claim, its owner item and what a look or a CA said. Leaves: everything to write, in one transaction, each item on condition
+//! of the version that was read. Goes wrong: nothing here; losing the race for the write means that someone else decided first.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::{
+    Actor, Attempt, CLAIM_SCHEMA, CertificateFacts, Change, Claim, ClaimId, ClaimKey, Disposition, Finding, HistoryEntry, Issuance,
+    IssueError, Issued, Judgement, LastLook, LookSchedule, Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication,
+    Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate, claim::after, renewal,
+};
+
+/// How long a worker may take before another one may take over, and how failures back off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IssuancePolicy {
+    /// The lease a worker takes on an order; longer than a step may run.
+    pub lease: Duration,
+    /// The wait after the first failure; each further one triples it.
+    pub first_retry: Duration,
+    /// The longest wait between attempts.
+    pub retry_cap: Duration,
+}
+
+impl Default for IssuancePolicy {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(90), first_retry: Duration::from_secs(60), retry_cap: Duration::from_secs(86_400) }
+    }
+}
+
+impl IssuancePolicy {
+    fn backoff(&self, failures: u32) -> Duration {
+        let factor = 3u32.saturating_pow(failures.saturating_sub(1).min(16));
+        self.first_retry.saturating_mul(factor).min(self.retry_cap)
+    }
+}
+
+/// Makes a claim, over the tombstone of an earlier one if there is one. Target and token are new every time.
+pub fn register(
+    key: ClaimKey,
+    claim_id: ClaimId,
+    token: OwnershipToken,
+    tombstone: Option<&Claim>,
+    looks: &LookSchedule,
+    now: Timestamp,
+) -> Change {
+    let state = State::AwaitingProof { expires_at: after(now, looks.claim_life), first_proved: None, next_look: after(now, looks.floor) };
+    let claim = Claim {
+        schema: CLAIM_SCHEMA,
+        key,
+        claim_id,
+        token,
+        version: tombstone.map_or(0, |claim| claim.version) + 1,
+        sequence: tombstone.map_or(0, |claim| claim.sequence) + 1,
+        created_at: now,
+        since: now,
+        state,
+        problem: None,
+        last_look: None,
+    };
+    let history = vec![entry(&claim, "claim_registered", None, now)];
+    Change { claims: vec![Put { item: claim, expected: tombstone.map(|claim| claim.version) }], history, ..Change::default() }
+}
+
+/// Ends a claim because the API was asked to: route, certificate and ownership go in the same write.
+pub fn request_removal(claim: &Claim, owner: Option<&Owner>, now: Timestamp) -> Change {
+    let mut change = end(claim, RemovalReason::Requested, now);
+    if let Some(owner) = owner.filter(|owner| owner.tenant.as_ref() == Some(&claim.key.tenant)) {
+        change.owner = Some(Put { item: Owner::changed(Some(owner), &claim.key.hostname, None), expected: Some(owner.version) });
+    }
+    change
+}
+
+/// Moves the next look to now; `None` when a worker is on it already or there is nothing to look at.
+pub fn look_now(claim: &Claim, now: Timestamp) -> Option<Change> {
+    let mut state = claim.state.clone();
+    match &mut state {
+        State::AwaitingProof { next_look, .. } | State::AwaitingRouting { next_look, .. } => *next_look = now,
+        State::Active { health_look, .. } => *health_look = now,
+        State::Issuing { issuance, .. } if issuance.attempt.is_none() => issuance.next_look = now,
+        State::Issuing { .. } | State::Removing { .. } | State::Removed { .. } => return None,
+    }
+    Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
+}
+
+/// Records a look at DNS. `rival` is the claim of the hostname's present owner, when that is another tenant.
+pub fn after_look(
+    claim: &Claim,
+    owner: Option<&Owner>,
+    rival: Option<&Claim>,
+    judgement: &Judgement,
+    looks: &LookSchedule,
+    now: Timestamp,
+) -> Option<Change> {
+    let last_look = Some(LastLook { at: now, proof: judgement.proof, routing: judgement.routing.clone() });
+    let next_look = looks.next_look(claim.since, now);
+    match &claim.state {
+        State::AwaitingProof { expires_at, first_proved, .. } => {
+            let Some(proof) = judgement.proof else {
+                if now >= *expires_at {
+                    return Some(expire(claim, now));
+                }
+                let state = State::AwaitingProof { expires_at: *expires_at, first_proved: None, next_look };
+                let problem = dated(judgement.finding.clone(), claim, now, next_look);
+                return Some(rewrite(claim, state, problem, last_look, now, None));
+            };
+            let owned_by_other = owner.and_then(|owner| owner.tenant.as_ref()).is_some_and(|tenant| *tenant != claim.key.tenant);
+            if !owned_by_other {
+                return Some(win(claim, owner, None, proof, judgement, last_look, looks, now));
+            }
+            let since = first_proved.unwrap_or(now);
+            let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+            let rival_left = rival.is_none_or(|rival| has_left(rival, judgement));
+            if first_proved.is_some() && waited >= looks.hand_over && rival_left {
+                return Some(win(claim, owner, rival, proof, judgement, last_look, looks, now));
+            }
+            let next_look = if first_proved.is_none() { after(now, looks.hand_over) } else { next_look };
+            let state = State::AwaitingProof { expires_at: *expires_at, first_proved: Some(since), next_look };
+            let problem = claimed_elsewhere(claim, rival_left).into_problem(claim.problem.as_ref(), now, next_look);
+            let mut change = rewrite(claim, state, Some(problem), last_look, now, None);
+            if let Some(rival) = rival.filter(|rival| first_proved.is_none() && rival.problem.is_none()) {
+                tell_of_contest(&mut change, rival, now, after(now, looks.health));
+            }
+            Some(change)
+        }
+        State::AwaitingRouting { proof, .. } => {
+            if judgement.routing.is_ours() {
+                return Some(rewrite(claim, issuing(*proof, now), None, last_look, now, Some("routing_seen")));
+            }
+            let state = State::AwaitingRouting { proof: *proof, next_look };
+            Some(rewrite(claim, state, dated(judgement.finding.clone(), claim, now, next_look), last_look, now, None))
+        }
+        State::Active { .. } => Some(after_health_look(claim, judgement, last_look, looks, now)),
+        State::Issuing { .. } | State::Removing { .. } | State::Removed { .. } => None,
+    }
+}
+
+fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<LastLook>, looks: &LookSchedule, now: Timestamp) -> Change {
+    let mut state = claim.state.clone();
+    let (problem, next) = match (&judgement.routing, at_risk(claim, judgement)) {
+        // What could not be learned says nothing: the problem stays as it is, and we look again soon.
+        (Routing::Unknown, _) => (claim.problem.clone(), after(now, looks.cap)),
+        (_, Some(finding)) => {
+            let since = claim.problem.as_ref().filter(|p| p.code == ProblemCode::AtRisk).map_or(now, |p| p.since);
+            let next = looks.next_look(since, now);
+            (Some(finding.into_problem(claim.problem.as_ref(), now, next)), next)
+        }
+        (_, None) => {
+            let healed = |problem: &Problem| matches!(problem.code, ProblemCode::AtRisk | ProblemCode::Contested);
+            (claim.problem.clone().filter(|problem| !healed(problem)), after(now, looks.health))
+        }
+    };
+    if let State::Active { health_look, .. } = &mut state {
+        *health_look = next;
+    }
+    rewrite(claim, state, problem, last_look, now, None)
+}
+
+/// Begins a move of the issuance: takes the lease, and stores key and CSR when there are none yet, before anything is asked of the CA.
+pub fn lease_issuance(claim: &Claim, prepared: Option<PreparedKey>, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
+    change_issuance(claim, now, |issuance| {
+        issuance.next_look = after(now, policy.lease);
+        if let Some(key) = prepared {
+            let PreparedKey { csr, sealed_key, spki_sha256 } = key;
+            issuance.attempt = Some(Attempt { started_at: now, csr, sealed_key, spki_sha256, order_url: None });
+        }
+    })
+}
+
+/// Stores the order's URL, before anything is asked of the order.
+pub fn record_order(claim: &Claim, order_url: &str, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
+    change_issuance(claim, now, |issuance| {
+        issuance.next_look = after(now, policy.lease);
+        if let Some(attempt) = &mut issuance.attempt {
+            attempt.order_url = Some(order_url.to_owned());
+        }
+    })
+}
+
+/// Records the certificate: the claim is `Active` (or stays so), and the next site version is its. `None` when the claim or the owner item
+/// is no longer what the certificate was ordered for.
+pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: &LookSchedule, now: Timestamp) -> Option<Change> {
+    let attempt = issuance(&claim.state)?.attempt.as_ref()?;
+    if owner.tenant.as_ref() != Some(&claim.key.tenant) {
+        return None;
+    }
+    let owner_after = Owner::changed(Some(owner), &claim.key.hostname, Some(claim.key.tenant.clone()));
+    let facts = CertificateFacts {
+        version: owner_after.site_version,
+        serial: issued.serial.clone(),
+        spki_sha256: attempt.spki_sha256.clone(),
+        not_before: issued.not_before,
+        not_after: issued.not_after,
+        ari_id: issued.ari_id.clone(),
+    };
+    let (proof, health_look, before, event) = match &claim.state {
+        State::Issuing { proof, .. } => (*proof, after(now, looks.health), None, "certificate_recorded"),
+        State::Active { proof, health_look, certificate, .. } => (*proof, *health_look, Some(certificate.version), "certificate_renewed"),
+        _ => return None,
+    };
+    let certificate = StoredCertificate {
+        hostname: claim.key.hostname.clone(),
+        tenant: claim.key.tenant.clone(),
+        version: facts.version,
+        chain: issued.chain.clone(),
+        sealed_key: attempt.sealed_key.clone(),
+        spki_sha256: attempt.spki_sha256.clone(),
+    };
+    let due_at = renewal::due_without_window(&claim.key.hostname, &facts);
+    let state = State::Active {
+        proof,
+        renewal: Renewal {
+            due_at,
+            window_poll: facts.ari_id.as_ref().map(|_| renewal::first_window_poll(&facts, now)),
+            issuance: Issuance { next_look: due_at, attempt: None, failures: 0 },
+        },
+        certificate: facts,
+        renewed: before.is_some(),
+        publication: Publication::Due { next_look: now },
+        health_look,
+    };
+    let problem = claim.problem.clone().filter(|problem| problem.code == ProblemCode::Contested);
+    let mut change = rewrite(claim, state, problem, claim.last_look.clone(), now, Some(event));
+    change.owner = Some(Put { item: owner_after, expected: Some(owner.version) });
+    change.certificate = Some(certificate);
+    change.dropped_certificates = before.map(|version| (claim.key.hostname.clone(), version)).into_iter().collect();
+    Some(change)
+}
+
+/// Records that no certificate came: what people are told, and when it is tried again. The state stays what it is.
+pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
+    let mut state = claim.state.clone();
+    let issuance = issuance_mut(&mut state)?;
+    let waiting_on_ca = matches!(error, IssueError::NotYet { .. });
+    if !waiting_on_ca {
+        issuance.failures = issuance.failures.saturating_add(1);
+    }
+    if !error.keeps_the_order() {
+        issuance.attempt = None;
+    }
+    let wait = match error.disposition() {
+        Disposition::Retry { after: Some(wait) } => wait,
+        Disposition::Retry { after: None } if waiting_on_ca => policy.first_retry.min(Duration::from_secs(5)),
+        Disposition::Retry { after: None } | Disposition::AskCustomer => policy.backoff(issuance.failures),
+        Disposition::GiveUp | Disposition::Defect => policy.backoff(issuance.failures).max(policy.retry_cap / 24),
+    };
+    // A CA that says "at once" must not make us busy.
+    let next_look = after(now, wait.max(Duration::from_secs(1)).min(policy.retry_cap.max(Duration::from_secs(1))));
+    issuance.next_look = next_look;
+    let problem = match error.finding(&claim.key.hostname) {
+        Some(finding) => Some(finding.into_problem(claim.problem.as_ref(), now, next_look)),
+        None => claim.problem.clone(),
+    };
+    Some(rewrite(claim, state, problem, claim.last_look.clone(), now, None))
+}
+
+/// Records that the look before an order found the name leading elsewhere: no order is made.
+pub fn postpone_order(claim: &Claim, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> Option<Change> {
+    let mut state = claim.state.clone();
+    let active = matches!(state, State::Active { .. });
+    let issuance = issuance_mut(&mut state)?;
+    let since = claim.problem.as_ref().map_or(now, |problem| problem.since);
+    let next_look = looks.next_look(since, now);
+    issuance.next_look = next_look;
+    let finding = if active { at_risk(claim, judgement) } else { None }.or_else(|| judgement.finding.clone());
+    let problem = dated(finding, claim, now, next_look).or_else(|| claim.problem.clone());
+    let last_look = Some(LastLook { at: now, proof: judgement.proof, routing: judgement.routing.clone() });
+    Some(rewrite(claim, state, problem, last_look, now, None))
+}
+
+/// Records the CA's renewal window, or that it has none; renewal happens at a point of the window that a restart does not move.
+pub fn record_window(claim: &Claim, window: Option<&RenewalWindow>, now: Timestamp) -> Option<Change> {
+    let mut state = claim.state.clone();
+    let State::Active { certificate, renewal, .. } = &mut state else { return None };
+    match window {
+        Some(window) => {
+            renewal.due_at = renewal::due_in_window(&claim.key.hostname, certificate, window);
+            renewal.window_poll = Some(renewal::next_window_poll(certificate, window, now));
+            if renewal.issuance.failures == 0 {
+                renewal.issuance.next_look = renewal.due_at;
+            }
+        }
+        None => renewal.window_poll = None,
+    }
+    Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
+}
+
+/// Records that asking for the window failed; it is asked again later, and renewal does not depend on it.
+pub fn postpone_window(claim: &Claim, wait: Duration, now: Timestamp) -> Option<Change> {
+    let mut state = claim.state.clone();
+    let State::Active { renewal, .. } = &mut state else { return None };
+    renewal.window_poll = Some(after(now, wait.max(Duration::from_secs(60))));
+    Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
+}
+
+/// Records that the bucket shows this claim's site, or no longer shows it. `None` when the claim waits for no publishing.
+pub fn record_publication(claim: &Claim, version: SiteVersion, now: Timestamp) -> Option<Change> {
+    let mut state = claim.state.clone();
+    let event = match &mut state {
+        State::Active { publication, certificate, .. } if certificate.version == version => {
+            if !matches!(publication, Publication::Due { .. }) {
+                return None;
+            }
+            *publication = Publication::Done { version, at: now };
+            "site_published"
+        }
+        State::Removing { reason, .. } => {
+            state = State::Removed { reason: *reason };
+            "site_removed"
+        }
+        _ => return None,
+    };
+    Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, Some(event)))
+}
+
+fn issuing(proof: Proof, now: Timestamp) -> State {
+    State::Issuing { proof, issuance: Issuance { next_look: now, attempt: None, failures: 0 } }
+}
+
+/// The claim becomes the owner; whoever owned the name before ends in the same write.
+#[allow(clippy::too_many_arguments, reason = "one decision with everything it read")]
+fn win(
+    claim: &Claim,
+    owner: Option<&Owner>,
+    rival: Option<&Claim>,
+    proof: Proof,
+    judgement: &Judgement,
+    last_look: Option<LastLook>,
+    looks: &LookSchedule,
+    now: Timestamp,
+) -> Change {
+    let (state, problem) = if judgement.routing.is_ours() {
+        (issuing(proof, now), None)
+    } else {
+        let next_look = looks.next_look(now, now);
+        (State::AwaitingRouting { proof, next_look }, dated(judgement.finding.clone(), claim, now, next_look))
+    };
+    let mut change = rewrite(claim, state, problem, last_look, now, Some("ownership_proved"));
+    let item = Owner::changed(owner, &claim.key.hostname, Some(claim.key.tenant.clone()));
+    change.owner = Some(Put { item, expected: owner.map(|owner| owner.version) });
+    if let Some(rival) = rival.filter(|rival| !matches!(rival.state, State::Removing { .. } | State::Removed { .. })) {
+        let ended = end(rival, RemovalReason::Transferred, now);
+        change.claims.extend(ended.claims);
+        change.history.extend(ended.history);
+        change.dropped_certificates.extend(ended.dropped_certificates);
+    }
+    change
+}
+
+/// Whether nothing in DNS speaks for `rival` any more: its target is not routed to, and its token is gone.
+fn has_left(rival: &Claim, judgement: &Judgement) -> bool {
+    let routed = judgement.routing == Routing::OtherClaim(rival.claim_id.clone()) || judgement.routing == Routing::Unknown;
+    let token = judgement.txt_values.iter().any(|value| value == rival.token.as_str());
+    !routed && !token
+}
+
+fn claimed_elsewhere(claim: &Claim, rival_left: bool) -> Finding {
+    let hostname = &claim.key.hostname;
+    let action = if rival_left {
+        "Leave the record in place; the name changes hands after a second look.".to_owned()
+    } else {
+        format!("Remove the record of the present owner at {hostname} and leave only this claim's; or ask the present owner to remove it.")
+    };
+    Finding {
+        code: ProblemCode::ClaimedElsewhere,
+        actor: if rival_left { Actor::Nameplate } else { Actor::Customer },
+        action,
+        about: hostname.to_string(),
+        expected: "no record of another claim".into(),
+        saw: "the name is proved for another tenant".into(),
+    }
+}
+
+fn tell_of_contest(change: &mut Change, rival: &Claim, now: Timestamp, next_look: Timestamp) {
+    let hostname = &rival.key.hostname;
+    let finding = Finding {
+        code: ProblemCode::Contested,
+        actor: Actor::Customer,
+        action: format!("Keep this claim's record at {hostname} if the name is still yours; without it the name changes hands."),
+        about: hostname.to_string(),
+        expected: "proof of one tenant".into(),
+        saw: "another tenant proved the name, too".into(),
+    };
+    let problem = finding.into_problem(None, now, next_look);
+    let told = rewrite(rival, rival.state.clone(), Some(problem), rival.last_look.clone(), now, Some("ownership_contested"));
+    change.claims.extend(told.claims);
+    change.history.extend(told.history);
+}
+
+fn at_risk(claim: &Claim, judgement: &Judgement) -> Option<Finding> {
+    if judgement.routing.is_ours() || judgement.routing == Routing::Unknown {
+        return None;
+    }
+    let hostname = &claim.key.hostname;
+    let seen = judgement.finding.as_ref();
+    Some(Finding {
+        code: ProblemCode::AtRisk,
+        actor: Actor::Customer,
+        action: seen.map_or_else(
+            || format!("Lead {hostname} back to the edge, or remove the domain; it is served until its certificate ends."),
+            |finding| finding.action.clone(),
+        ),
+        about: seen.map_or_else(|| hostname.to_string(), |finding| finding.about.clone()),
+        expected: seen.map_or_else(|| "a record that leads to the edge".to_owned(), |finding| finding.expected.clone()),
+        saw: seen.map_or_else(|| "it leads elsewhere".to_owned(), |finding| finding.saw.clone()),
+    })
+}
+
+fn expire(claim: &Claim, now: Timestamp) -> Change {
+    let state = State::Removed { reason: RemovalReason::Expired };
+    rewrite(claim, state, None, claim.last_look.clone(), now, Some("claim_expired"))
+}
+
+/// The claim leaves: its certificate is dropped, and its site is taken down by the next publishing.
+fn end(claim: &Claim, reason: RemovalReason, now: Timestamp) -> Change {
+    let event = match reason {
+        RemovalReason::Requested => "removal_requested",
+        RemovalReason::Expired => "claim_expired",
+        RemovalReason::Transferred => "ownership_transferred",
+    };
+    let mut change = rewrite(claim, State::Removing { reason, next_look: now }, None, claim.last_look.clone(), now, Some(event));
+    if let State::Active { certificate, .. } = &claim.state {
+        change.dropped_certificates.push((claim.key.hostname.clone(), certificate.version));
+    }
+    change
+}
+
+fn issuance(state: &State) -> Option<&Issuance> {
+    match state {
+        State::Issuing { issuance, .. } => Some(issuance),
+        State::Active { renewal, .. } => Some(&renewal.issuance),
+        _ => None,
+    }
+}
+
+fn issuance_mut(state: &mut State) -> Option<&mut Issuance> {
+    match state {
+        State::Issuing { issuance, .. } => Some(issuance),
+        State::Active { renewal, .. } => Some(&mut renewal.issuance),
+        _ => None,
+    }
+}
+
+impl Claim {
+    /// The issuance under way or to come, in the states that have one.
+    pub fn issuance(&self) -> Option<&Issuance> {
+        issuance(&self.state)
+    }
+}
+
+fn change_issuance(claim: &Claim, now: Timestamp, edit: impl FnOnce(&mut Issuance)) -> Option<Change> {
+    let mut state = claim.state.clone();
+    edit(issuance_mut(&mut state)?);
+    Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
+}
+
+fn dated(finding: Option<Finding>, claim: &Claim, now: Timestamp, next_look: Timestamp) -> Option<Problem> {
+    finding.map(|finding| finding.into_problem(claim.problem.as_ref(), now, next_look))
+}
+
+/// The claim's next version. A transition, or a problem that appears, changes or goes, leaves a history item.
+fn rewrite(
+    claim: &Claim,
+    state: State,
+    problem: Option<Problem>,
+    last_look: Option<LastLook>,
+    now: Timestamp,
+    transition: Option<&str>,
+) -> Change {
+    let moved = state.name() != claim.state.name();
+    let before = claim.problem.as_ref().map(|problem| problem.code);
+    let event = match (transition, problem.as_ref().map(|problem| problem.code)) {
+        (Some(event), _) => Some(event),
+        (None, after) if after == before => None,
+        (None, Some(_)) => Some("problem_found"),
+        (None, None) => Some("problem_cleared"),
+    };
+    let mut next = Claim { version: claim.version + 1, state, problem, last_look, ..claim.clone() };
+    if moved {
+        next.since = now;
+    }
+    let mut history = Vec::new();
+    if let Some(event) = event {
+        next.sequence += 1;
+        let detail = next.problem.as_ref().map(|problem| problem.saw.clone());
+        history.push(entry(&next, event, detail, now));
+    }
+    Change { claims: vec![Put { item: next, expected: Some(claim.version) }], history, ..Change::default() }
+}
+
+fn entry(claim: &Claim, event: &str, detail: Option<String>, now: Timestamp) -> HistoryEntry {
+    HistoryEntry {
+        key: claim.key.clone(),
+        sequence: claim.sequence,
+        at: now,
+        event: event.to_owned(),
+        state: claim.state.name().as_str().to_owned(),
+        code: claim.problem.as_ref().map(|problem| problem.code.as_str().to_owned()),
+        detail,
+    }
+}

@@ -1,0 +1,237 @@
+//! What the walk asks of a certificate authority, and whose move it is when the CA refuses.
+//!
+//! Arrives: a hostname that was proved and looked at. Leaves: a checked certificate whose key nobody outside the edge can open. Goes
+//! wrong: an [`IssueError`], which an exhaustive match turns into a [`Disposition`].
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::{Actor, Attempt, ClaimKey, Finding, Hostname, ProblemCode};
+
+/// Whose move it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// Time may mend it.
+    Retry {
+        /// How long to wait at least; `None` lets the caller's own backoff decide.
+        after: Option<Duration>,
+    },
+    /// Only the customer can mend it; we look again on schedule.
+    AskCustomer,
+    /// Nobody will mend it for this name; we look again rarely.
+    GiveUp,
+    /// Ours to mend: code, configuration or account. A person must see it.
+    Defect,
+}
+
+/// A key and what the CA must know of it, made in one step so that the plain key never leaves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedKey {
+    /// The certificate signing request, DER in base64.
+    pub csr: String,
+    /// The private key sealed to the edge.
+    pub sealed_key: String,
+    /// SHA-256 of the SubjectPublicKeyInfo, hex.
+    pub spki_sha256: String,
+}
+
+/// A certificate that the CA returned and we checked: key, name, dates, chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The chain, PEM, leaf first.
+    pub chain: String,
+    /// Serial number, hex.
+    pub serial: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// The identifier renewal information is asked under, when the certificate carries what it needs.
+    pub ari_id: Option<String>,
+}
+
+/// When a CA would like a certificate to be renewed (RFC 9773).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewalWindow {
+    /// Its start.
+    pub start: Timestamp,
+    /// Its end.
+    pub end: Timestamp,
+    /// When to ask again.
+    pub retry_after: Duration,
+}
+
+/// Why no certificate came.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssueError {
+    /// The CA works on it; ask again.
+    #[error("the CA has not finished yet")]
+    NotYet {
+        /// The CA's own wait, when it named one.
+        retry_after: Option<Duration>,
+    },
+    /// The order can no longer become a certificate; a new one must be made.
+    #[error("the order ended without a certificate: {detail}")]
+    OrderDead {
+        /// The CA's words.
+        detail: String,
+    },
+    /// A limit of the CA.
+    #[error("the CA asks to wait: {detail}")]
+    RateLimited {
+        /// The CA's own wait, when it named one.
+        retry_after: Option<Duration>,
+        /// The CA's words.
+        detail: String,
+    },
+    /// The CA cannot be reached, or fails on its side.
+    #[error("the CA is unavailable: {detail}")]
+    Unavailable {
+        /// The CA's own wait, when it named one.
+        retry_after: Option<Duration>,
+        /// What happened.
+        detail: String,
+    },
+    /// The CA could not validate the challenge at the hostname; the order is dead.
+    #[error("the CA could not validate the challenge: {detail}")]
+    ChallengeFailed {
+        /// The CA's words.
+        detail: String,
+    },
+    /// The CA's look at the hostname's DNS failed; the order is dead.
+    #[error("the CA could not resolve the name: {detail}")]
+    DnsFailed {
+        /// The CA's words.
+        detail: String,
+    },
+    /// CAA records forbid this CA.
+    #[error("CAA forbids this CA: {detail}")]
+    CaaForbids {
+        /// The CA's words.
+        detail: String,
+    },
+    /// The CA will not issue for this name.
+    #[error("the CA does not issue for this name: {detail}")]
+    RejectedIdentifier {
+        /// The CA's words.
+        detail: String,
+    },
+    /// The CA refuses our account.
+    #[error("the CA refuses our account: {detail}")]
+    AccountRefused {
+        /// The CA's words.
+        detail: String,
+    },
+    /// The CA refused what we sent.
+    #[error("the CA refused our request: {detail}")]
+    Refused {
+        /// The CA's words.
+        detail: String,
+    },
+    /// The certificate is not the one asked for.
+    #[error("the CA returned a certificate that is not ours: {detail}")]
+    WrongCertificate {
+        /// What differs.
+        detail: String,
+    },
+}
+
+impl IssueError {
+    /// Whose move it is.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::NotYet { retry_after } | Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                Disposition::Retry { after: *retry_after }
+            }
+            Self::OrderDead { .. } => Disposition::Retry { after: None },
+            Self::ChallengeFailed { .. } | Self::DnsFailed { .. } | Self::CaaForbids { .. } => Disposition::AskCustomer,
+            Self::RejectedIdentifier { .. } => Disposition::GiveUp,
+            Self::AccountRefused { .. } | Self::Refused { .. } | Self::WrongCertificate { .. } => Disposition::Defect,
+        }
+    }
+
+    /// Whether the order under way may still become a certificate, so that the attempt must be kept.
+    pub fn keeps_the_order(&self) -> bool {
+        match self {
+            Self::NotYet { .. } | Self::RateLimited { .. } | Self::Unavailable { .. } | Self::AccountRefused { .. } => true,
+            Self::OrderDead { .. }
+            | Self::ChallengeFailed { .. }
+            | Self::DnsFailed { .. }
+            | Self::CaaForbids { .. }
+            | Self::RejectedIdentifier { .. }
+            | Self::Refused { .. }
+            | Self::WrongCertificate { .. } => false,
+        }
+    }
+
+    /// What people are told; `None` while the CA is simply at work.
+    pub fn finding(&self, hostname: &Hostname) -> Option<Finding> {
+        let (code, actor, action) = match self {
+            Self::NotYet { .. } => return None,
+            Self::OrderDead { .. } => (ProblemCode::CaUnavailable, Actor::Nameplate, "Nothing; a new order is made.".to_owned()),
+            Self::RateLimited { .. } => {
+                (ProblemCode::CaRateLimited, Actor::Nameplate, "Nothing; the order waits for the CA's limit.".into())
+            }
+            Self::Unavailable { .. } => (ProblemCode::CaUnavailable, Actor::Nameplate, "Nothing; the order is tried again.".into()),
+            Self::ChallengeFailed { .. } => (
+                ProblemCode::CaChallengeFailed,
+                Actor::Customer,
+                format!("Let http://{hostname}/.well-known/acme-challenge/ reach the edge: no proxy, firewall or redirect before it."),
+            ),
+            Self::DnsFailed { .. } => (
+                ProblemCode::CaDnsFailed,
+                Actor::Customer,
+                format!("Make {hostname} resolve from everywhere: the CA asks from several places and found no address or a failing zone."),
+            ),
+            Self::CaaForbids { .. } => (
+                ProblemCode::CaCaaForbids,
+                Actor::Customer,
+                format!("Allow the CA in the CAA records of {hostname} or of the zone above it."),
+            ),
+            Self::RejectedIdentifier { .. } => {
+                (ProblemCode::CaRejectedIdentifier, Actor::Operator, format!("Ask the CA why {hostname} is refused, or use another name."))
+            }
+            Self::AccountRefused { .. } => {
+                (ProblemCode::CaAccountRefused, Actor::Operator, "Check the ACME account with `nameplate setup`.".into())
+            }
+            Self::Refused { .. } => (ProblemCode::CaRefused, Actor::Operator, "Report this; the CA refused a request of ours.".into()),
+            Self::WrongCertificate { .. } => (
+                ProblemCode::CaWrongCertificate,
+                Actor::Operator,
+                "Report this; the certificate was thrown away and nothing else changed.".into(),
+            ),
+        };
+        Some(Finding {
+            code,
+            actor,
+            action,
+            about: format!("certificate for {hostname}"),
+            expected: "a certificate".into(),
+            saw: self.to_string(),
+        })
+    }
+}
+
+/// A certificate authority, one move at a time, each move resumable.
+#[async_trait]
+pub trait Issuer: Send + Sync {
+    /// Makes key, CSR and sealed key; asks nobody.
+    ///
+    /// # Errors
+    /// [`IssueError::Refused`] when the key cannot be made or sealed.
+    fn prepare(&self, key: &ClaimKey) -> Result<PreparedKey, IssueError>;
+
+    /// Makes the order and returns its URL, or the URL of the identical order that the CA still holds open.
+    async fn order(&self, hostname: &Hostname) -> Result<String, IssueError>;
+
+    /// Takes the order as far as it goes: answers challenges, finalizes with the stored CSR, fetches and checks the certificate.
+    ///
+    /// Resumes at any point: an order that was finalized before a crash is fetched, never finalized again.
+    async fn complete(&self, hostname: &Hostname, order_url: &str, attempt: &Attempt) -> Result<Issued, IssueError>;
+
+    /// The CA's renewal window; `None` when it offers none.
+    async fn renewal_window(&self, ari_id: &str) -> Result<Option<RenewalWindow>, IssueError>;
+}

@@ -1,0 +1,36 @@
+//! The heart of Nameplate: hostnames, claims, states, problems, decisions, dispositions, and the traits of everything outside.
+//! No I/O, no async runtime, no AWS.
+mod claim;
+mod clock;
+/// Every decision of the walk, as pure functions.
+pub mod decide;
+mod dns;
+mod hostname;
+mod ids;
+mod issuer;
+mod judge;
+mod nudge;
+mod problem;
+mod renewal;
+mod route;
+mod store;
+
+pub use claim::{
+    Attempt, CLAIM_SCHEMA, CertificateFacts, Claim, HistoryEntry, Issuance, LastLook, LookSchedule, Owner, Proof, Publication,
+    RemovalReason, Renewal, State, StateName, StoredCertificate, ZoneSettings,
+};
+pub use clock::{Clock, HandClock, SystemClock};
+pub use decide::IssuancePolicy;
+pub use dns::{Answer, ChainEnd, Failure, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, ZoneCut};
+pub use hostname::{Hostname, HostnameError, HostnamePolicy, MAX_HOSTNAME_BYTES};
+pub use ids::{ClaimId, ClaimKey, IdError, OwnershipToken, SiteVersion, TenantId};
+pub use issuer::{Disposition, IssueError, Issued, Issuer, PreparedKey, RenewalWindow};
+pub use jiff::Timestamp;
+pub use judge::{Judgement, Routing, judge};
+pub use nudge::{Dispatch, MAX_DELAY, Nudge, Step};
+pub use problem::{Actor, Finding, Problem, ProblemCode};
+pub use route::{dispatches, is_nudged};
+pub use store::{
+    BucketShape, BundleBucket, Caller, Callers, Change, CommitError, DomainTable, DueEntry, DueIndex, Home, Limits, Listings, Marks,
+    ObjectCondition, Page, Put, Role, StepQueue, StoreError, Taken,
+};

@@ -1,0 +1,171 @@
+//! What stands in a domain's way, in words someone can act on.
+//!
+//! Arrives: a finding of a look or a refusal of a CA. Leaves: a [`Problem`] beside the state, never instead of it. Goes wrong: nothing;
+//! a problem is data.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Whose move it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// The tenant, at their DNS provider.
+    Customer,
+    /// Whoever runs this installation.
+    Operator,
+    /// Nobody: time is expected to mend it, and we look again.
+    Nameplate,
+}
+
+macro_rules! problem_codes {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal),+ $(,)?) => {
+        /// A stable code for what stands in a domain's way; clients may branch on it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum ProblemCode {
+            $($(#[$doc])* #[serde(rename = $code)] $variant,)+
+        }
+
+        impl ProblemCode {
+            /// Every code, in the order of the documentation's table.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The code as clients see it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code),+ }
+            }
+        }
+    };
+}
+
+problem_codes! {
+    /// The registered domain does not exist or has no name servers.
+    DnsZoneMissing = "dns.zone_missing",
+    /// The hostname does not exist in its zone.
+    DnsNameMissing = "dns.name_missing",
+    /// The hostname exists but carries neither our CNAME nor our TXT.
+    DnsRecordMissing = "dns.record_missing",
+    /// The name routes to us by address, but the TXT proof is not there.
+    DnsTxtMissing = "dns.txt_missing",
+    /// A TXT record is there, with another value.
+    DnsTxtMismatch = "dns.txt_mismatch",
+    /// The TXT record stands at a name with the zone repeated, as some panels do.
+    DnsTxtDoubled = "dns.txt_doubled",
+    /// The CNAME points somewhere that is not ours.
+    DnsCnameElsewhere = "dns.cname_elsewhere",
+    /// The CNAME points at a target of ours that belongs to another or an older claim.
+    DnsCnameOtherClaim = "dns.cname_other_claim",
+    /// The CNAME chain comes back to itself.
+    DnsCnameLoop = "dns.cname_loop",
+    /// The CNAME chain is longer than resolvers follow.
+    DnsCnameTooLong = "dns.cname_too_long",
+    /// The CNAME chain ends at a name without an address.
+    DnsCnameDangling = "dns.cname_dangling",
+    /// The name's A records are not the edge's.
+    DnsAddressElsewhere = "dns.address_elsewhere",
+    /// Some A records are the edge's and some are not.
+    DnsAddressMixed = "dns.address_mixed",
+    /// The A records are right, but an AAAA record leads elsewhere, and CAs try IPv6 first.
+    DnsAaaaElsewhere = "dns.aaaa_elsewhere",
+    /// Proved, but neither CNAME nor address leads to the edge yet.
+    DnsRoutingMissing = "dns.routing_missing",
+    /// The zone's name servers answer SERVFAIL.
+    DnsServfail = "dns.servfail",
+    /// The zone's name servers refuse to answer for it.
+    DnsRefused = "dns.refused",
+    /// The zone's name servers do not answer in time.
+    DnsUnreachable = "dns.unreachable",
+    /// The zone's name servers send something that is not a usable answer.
+    DnsMalformed = "dns.malformed",
+    /// The zone's name servers have only addresses that are not on the public internet.
+    DnsServerNotGlobal = "dns.server_not_global",
+    /// The zone's name servers do not agree with each other.
+    DnsServersDisagree = "dns.servers_disagree",
+    /// The authority has the record; the public resolver does not show it yet.
+    DnsPropagating = "dns.propagating",
+    /// The authority answers; the public resolver fails, as it does for a broken DNSSEC chain.
+    DnsResolverServfail = "dns.resolver_servfail",
+    /// The public resolver could not be reached.
+    DnsResolverUnreachable = "dns.resolver_unreachable",
+    /// The look needed more queries than one look may send.
+    DnsTooManyQueries = "dns.too_many_queries",
+    /// The name is proved and served for another tenant.
+    ClaimedElsewhere = "claim.claimed_elsewhere",
+    /// Another tenant proved the name; unless this tenant's records stay, it changes hands.
+    Contested = "claim.contested",
+    /// The domain is served, but its DNS no longer leads here: renewal will fail.
+    AtRisk = "domain.at_risk",
+    /// The CA asks to wait.
+    CaRateLimited = "ca.rate_limited",
+    /// The CA cannot be reached or fails on its side.
+    CaUnavailable = "ca.unavailable",
+    /// The CA could not fetch the challenge from the hostname.
+    CaChallengeFailed = "ca.challenge_failed",
+    /// CAA records forbid this CA.
+    CaCaaForbids = "ca.caa_forbids",
+    /// The CA's own look at DNS failed.
+    CaDnsFailed = "ca.dns_failed",
+    /// The CA will not issue for this name.
+    CaRejectedIdentifier = "ca.rejected_identifier",
+    /// The CA refuses our account; the operator must act.
+    CaAccountRefused = "ca.account_refused",
+    /// The CA refused something that we made; a defect of ours or of the CA.
+    CaRefused = "ca.refused",
+    /// The certificate the CA returned is not the one we asked for.
+    CaWrongCertificate = "ca.wrong_certificate",
+}
+
+/// What stands in a domain's way: a stable code, who must act, what to do, what we expected and saw, and when we look again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The stable code.
+    pub code: ProblemCode,
+    /// Whose move it is.
+    pub actor: Actor,
+    /// Exactly what to do.
+    pub action: String,
+    /// The DNS record or the peer it is about.
+    pub about: String,
+    /// What should have been there.
+    pub expected: String,
+    /// What was there.
+    pub saw: String,
+    /// When this problem was first seen.
+    pub since: Timestamp,
+    /// When we look again.
+    pub next_look: Timestamp,
+}
+
+/// A [`Problem`] before the clock has been asked: what a pure judge returns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The stable code.
+    pub code: ProblemCode,
+    /// Whose move it is.
+    pub actor: Actor,
+    /// Exactly what to do.
+    pub action: String,
+    /// The DNS record or the peer it is about.
+    pub about: String,
+    /// What should have been there.
+    pub expected: String,
+    /// What was there.
+    pub saw: String,
+}
+
+impl Finding {
+    /// Dates the finding; a problem that stays keeps its first date.
+    pub fn into_problem(self, before: Option<&Problem>, now: Timestamp, next_look: Timestamp) -> Problem {
+        let since = before.filter(|problem| problem.code == self.code).map_or(now, |problem| problem.since);
+        Problem {
+            code: self.code,
+            actor: self.actor,
+            action: self.action,
+            about: self.about,
+            expected: self.expected,
+            saw: self.saw,
+            since,
+            next_look,
+        }
+    }
+}
