@@ -1,0 +1,216 @@
+//! Obtains one certificate per period, resumable after a crash at any point.
+//!
+//! Arrives: a nudge from `issue-certificate`. Leaves: the claim `Active` with a checked certificate recorded, or a problem and the next
+//! attempt. Goes wrong: the CA asks to wait (we wait), cannot validate (we ask the customer), refuses us (the operator is told). Key, CSR and
+//! order URL are stored before the step that needs them, so that a second worker continues the same order.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use domains::{
+    Attempt, Change, Claim, ClaimKey, Clock, CommitError, DomainTable, IssuancePolicy, IssueError, Issuer, LookSchedule, Nudge,
+    OwnershipLookup, State, Step, ZoneSettings, decide, judge,
+};
+use steps::{Outcome, StepFailure, StepHandler};
+
+/// A look this recent is not repeated before an order: the one that proved the name has just been made.
+const FRESH_LOOK: Duration = Duration::from_secs(600);
+
+/// How often one write is decided anew after other writers were first.
+const RACES: usize = 5;
+
+/// The step's parts.
+pub struct IssueCertificate {
+    /// Claims, owners and certificates.
+    pub table: Arc<dyn DomainTable>,
+    /// The CA.
+    pub issuer: Arc<dyn Issuer>,
+    /// Asks DNS before an order is made.
+    pub lookup: Arc<dyn OwnershipLookup>,
+    /// Where targets and proofs are.
+    pub zone: ZoneSettings,
+    /// When to look next.
+    pub looks: LookSchedule,
+    /// Lease and backoff.
+    pub policy: IssuancePolicy,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl StepHandler for IssueCertificate {
+    fn step(&self) -> Step {
+        Step::IssueCertificate
+    }
+
+    fn deadline(&self) -> Duration {
+        // A worker whose lease ran out may share its order with the next one; it must not outlive it.
+        self.policy.lease
+    }
+
+    async fn take(&self, nudge: &Nudge) -> Result<Outcome, StepFailure> {
+        let key = nudge.key();
+        let Some(claim) = self.table.claim(&key).await? else { return Ok(Outcome::Nothing("no such claim")) };
+        let now = self.clock.now();
+        let Some(issuance) = claim.issuance() else { return Ok(Outcome::Nothing("nothing to issue in this state")) };
+        if !claim.is_due(Step::IssueCertificate, now) {
+            return Ok(Outcome::Nothing("not due"));
+        }
+        if issuance.next_look > now {
+            return self.ask_for_window(&claim).await;
+        }
+        if issuance.attempt.is_none() && !self.recently_looked(&claim) {
+            let subject = claim.look_subject(&self.zone);
+            let judgement = judge(&self.lookup.look(&subject).await, &subject);
+            if !judgement.routing.is_ours() {
+                return self
+                    .record_once(decide::postpone_order(&claim, &judgement, &self.looks, self.clock.now()), "not routed here")
+                    .await;
+            }
+        }
+        self.issue(claim).await
+    }
+}
+
+impl IssueCertificate {
+    fn recently_looked(&self, claim: &Claim) -> bool {
+        let first_certificate = matches!(claim.state, State::Issuing { .. });
+        let age = claim.last_look.as_ref().map(|look| Duration::try_from(self.clock.now().duration_since(look.at)).unwrap_or_default());
+        first_certificate && claim.problem.is_none() && age.is_some_and(|age| age < FRESH_LOOK)
+    }
+
+    async fn issue(&self, claim: Claim) -> Result<Outcome, StepFailure> {
+        let key = claim.key.clone();
+        let prepared = match claim.issuance().and_then(|issuance| issuance.attempt.as_ref()) {
+            Some(_) => None,
+            None => match self.issuer.prepare(&key) {
+                Ok(prepared) => Some(prepared),
+                Err(refusal) => return self.record_refusal(&claim, None, &refusal).await,
+            },
+        };
+        let Some(lease) = decide::lease_issuance(&claim, prepared, &self.policy, self.clock.now()) else {
+            return Ok(Outcome::Nothing("nothing to issue in this state"));
+        };
+        match self.table.commit(&lease).await {
+            Ok(()) => {}
+            Err(CommitError::Conflict) => return Ok(Outcome::Nothing("someone else was first")),
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+        let Some((claim, attempt)) = lease.claims.into_iter().next().and_then(|put| attempt_of(put.item)) else {
+            return Err(StepFailure::Defect("a leased claim has no attempt".into()));
+        };
+
+        let (claim, order_url) = match &attempt.order_url {
+            Some(order_url) => (claim, order_url.clone()),
+            None => {
+                let order_url = match self.issuer.order(&key.hostname).await {
+                    Ok(order_url) => order_url,
+                    Err(refusal) => return self.record_refusal(&claim, Some(&attempt), &refusal).await,
+                };
+                fail::fail_point!("issue.order_answered", |_| std::process::abort());
+                let record = |claim: &Claim| decide::record_order(claim, &order_url, &self.policy, self.clock.now());
+                match self.write(claim, &attempt, record).await? {
+                    Some(claim) => (claim, order_url),
+                    None => return Ok(Outcome::Nothing("someone else was first")),
+                }
+            }
+        };
+
+        let issued = match self.issuer.complete(&key.hostname, &order_url, &attempt).await {
+            Ok(issued) => issued,
+            Err(refusal) => return self.record_refusal(&claim, Some(&attempt), &refusal).await,
+        };
+        fail::fail_point!("issue.chain_fetched", |_| std::process::abort());
+        let mut claim = claim;
+        for _ in 0..RACES {
+            let Some(owner) = self.table.owner(&key.hostname).await? else { return Ok(Outcome::Nothing("the name has no owner")) };
+            let change = decide::record_certificate(&claim, &owner, &issued, &self.looks, self.clock.now());
+            let Some(change) = change else { return Ok(Outcome::Nothing("the name changed hands")) };
+            match self.table.commit(&change).await {
+                Ok(()) => return Ok(Outcome::Recorded("certificate recorded")),
+                Err(CommitError::Store(error)) => return Err(error.into()),
+                Err(CommitError::Conflict) => {}
+            }
+            match self.same_attempt(&key, &attempt).await? {
+                Some(again) => claim = again,
+                None => return Ok(Outcome::Nothing("someone else was first")),
+            }
+        }
+        Err(CommitError::Conflict.into())
+    }
+
+    async fn ask_for_window(&self, claim: &Claim) -> Result<Outcome, StepFailure> {
+        let State::Active { certificate, .. } = &claim.state else { return Ok(Outcome::Nothing("not due")) };
+        let Some(ari_id) = &certificate.ari_id else { return Ok(Outcome::Nothing("no renewal information for this certificate")) };
+        let now = || self.clock.now();
+        match self.issuer.renewal_window(ari_id).await {
+            Ok(window) => self.record_once(decide::record_window(claim, window.as_ref(), now()), "renewal window").await,
+            Err(error) => {
+                tracing::warn!(%error, "the CA did not tell its renewal window");
+                let wait = match error.disposition() {
+                    domains::Disposition::Retry { after: Some(wait) } => wait,
+                    _ => self.policy.first_retry,
+                };
+                self.record_once(decide::postpone_window(claim, wait, now()), "renewal window unknown").await
+            }
+        }
+    }
+
+    async fn record_once(&self, change: Option<Change>, what: &'static str) -> Result<Outcome, StepFailure> {
+        let Some(change) = change else { return Ok(Outcome::Nothing("nothing to record in this state")) };
+        match self.table.commit(&change).await {
+            Ok(()) => Ok(Outcome::Recorded(what)),
+            Err(CommitError::Conflict) => Ok(Outcome::Nothing("someone else was first")),
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    async fn record_refusal(&self, claim: &Claim, attempt: Option<&Attempt>, refusal: &IssueError) -> Result<Outcome, StepFailure> {
+        match refusal.disposition() {
+            domains::Disposition::Defect => tracing::error!(%refusal, "the CA refuses; a person must look"),
+            _ => tracing::warn!(%refusal, "no certificate yet"),
+        }
+        let record = |claim: &Claim| decide::record_refusal(claim, refusal, &self.policy, self.clock.now());
+        let written = match attempt {
+            Some(attempt) => self.write(claim.clone(), attempt, record).await?.is_some(),
+            None => return self.record_once(record(claim), "refused").await,
+        };
+        Ok(if written { Outcome::Recorded("refused") } else { Outcome::Nothing("someone else was first") })
+    }
+
+    /// Commits what `decide` makes of the claim; if another lane of the claim wrote first, decides anew on what it wrote, as long as the
+    /// attempt is still ours. `None` when it is not.
+    async fn write(
+        &self,
+        mut claim: Claim,
+        attempt: &Attempt,
+        decide: impl Fn(&Claim) -> Option<Change> + Send,
+    ) -> Result<Option<Claim>, StepFailure> {
+        for _ in 0..RACES {
+            let Some(change) = decide(&claim) else { return Ok(None) };
+            match self.table.commit(&change).await {
+                Ok(()) => return Ok(change.claims.into_iter().next().map(|put| put.item)),
+                Err(CommitError::Store(error)) => return Err(error.into()),
+                Err(CommitError::Conflict) => {}
+            }
+            match self.same_attempt(&claim.key, attempt).await? {
+                Some(again) => claim = again,
+                None => return Ok(None),
+            }
+        }
+        Err(CommitError::Conflict.into())
+    }
+
+    async fn same_attempt(&self, key: &ClaimKey, attempt: &Attempt) -> Result<Option<Claim>, StepFailure> {
+        let claim = self.table.claim(key).await?;
+        Ok(claim.filter(|claim| {
+            let theirs = claim.issuance().and_then(|issuance| issuance.attempt.as_ref());
+            theirs.is_some_and(|theirs| theirs.spki_sha256 == attempt.spki_sha256)
+        }))
+    }
+}
+
+fn attempt_of(claim: Claim) -> Option<(Claim, Attempt)> {
+    let attempt = claim.issuance()?.attempt.clone()?;
+    Some((claim, attempt))
+}

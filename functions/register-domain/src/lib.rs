@@ -1,0 +1,88 @@
+//! The HTTP API: claims in, DNS records to create out.
+//!
+//! Arrives: HTTP requests with an API key. Leaves: JSON, and for every error a problem document (RFC 9457) with a stable code. Goes wrong:
+//! bad input (4xx, with what to send instead), a home that cannot be asked (503, try again). Nothing here waits for DNS or a CA.
+
+mod access;
+mod entropy;
+mod records;
+mod refusal;
+mod routes;
+mod views;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use domains::{BucketShape, Callers, Clock, DomainTable, HostnamePolicy, Limits, Listings, LookSchedule, ZoneSettings};
+use http::{Request, Response};
+
+pub use access::key_sha256;
+pub use entropy::{Entropy, SystemEntropy};
+pub use records::{DnsRecord, Path, Purpose, records};
+pub use refusal::{Refusal, refuse};
+pub use views::{CertificateView, DomainView};
+
+/// The largest request body read.
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// How long one request may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The API's parts.
+pub struct Api {
+    /// Claims and owners.
+    pub table: Arc<dyn DomainTable>,
+    /// Lists and history.
+    pub listings: Arc<dyn Listings>,
+    /// Who may call.
+    pub callers: Arc<dyn Callers>,
+    /// Token buckets.
+    pub limits: Arc<dyn Limits>,
+    /// Which hostnames are refused.
+    pub policy: HostnamePolicy,
+    /// Where targets and proofs are.
+    pub zone: ZoneSettings,
+    /// When to look first.
+    pub looks: LookSchedule,
+    /// How fast callers may go.
+    pub pace: Pace,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes targets and tokens that cannot be guessed.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// How fast callers may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// New claims, per tenant.
+    pub claims: BucketShape,
+    /// "Check now", per claim.
+    pub checks: BucketShape,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            claims: BucketShape { capacity: 10_000, refill: Duration::from_secs(1) },
+            checks: BucketShape { capacity: 5, refill: Duration::from_secs(10) },
+        }
+    }
+}
+
+impl Api {
+    /// Answers one request; never fails, and never takes longer than its deadline.
+    pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let started = std::time::Instant::now();
+        let response = match tokio::time::timeout(DEADLINE, routes::route(self, request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(refusal)) => refuse(&refusal),
+            Err(_) => refuse(&Refusal::unavailable("the request ran out of time")),
+        };
+        let status = response.status().as_u16();
+        let shown: String = path.chars().filter(|c| !c.is_control()).take(200).collect();
+        tracing::info!(step = "register-domain", %method, path = shown, status, ms = started.elapsed().as_millis(), "answered");
+        response
+    }
+}

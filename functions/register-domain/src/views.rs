@@ -1,0 +1,91 @@
+//! A claim as the API shows it.
+
+use domains::{Claim, Problem, Publication, State, StateName, Timestamp, ZoneSettings};
+use serde::{Deserialize, Serialize};
+
+use crate::{DnsRecord, Path, records};
+
+/// A domain as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainView {
+    /// A-labels.
+    pub hostname: String,
+    /// As people of its script write it.
+    pub hostname_unicode: String,
+    /// Whose claim it is.
+    pub tenant: String,
+    /// Where it is on its walk.
+    pub state: StateName,
+    /// Whether the edge serves it now.
+    pub ready: bool,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// Which records the customer sets.
+    pub path: Path,
+    /// The records, in order.
+    pub records: Vec<DnsRecord>,
+    /// What stands in its way: who must do what, what we expected and saw, when we look again.
+    pub problem: Option<Problem>,
+    /// When something is looked at next; `null` once it is removed.
+    pub next_look: Option<Timestamp>,
+    /// The certificate in service.
+    pub certificate: Option<CertificateView>,
+    /// Grows with every write.
+    pub version: u64,
+}
+
+/// A certificate as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateView {
+    /// Serial number, hex.
+    pub serial: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// When renewal is due.
+    pub renewal_due: Timestamp,
+    /// When it reached the bucket; `null` while it is on its way.
+    pub published_at: Option<Timestamp>,
+}
+
+impl DomainView {
+    /// Shows a claim.
+    pub fn of(claim: &Claim, zone: &ZoneSettings) -> Self {
+        let path = Path::of(claim);
+        let certificate = certificate(&claim.state);
+        Self {
+            hostname: claim.key.hostname.to_string(),
+            hostname_unicode: claim.key.hostname.to_unicode(),
+            tenant: claim.key.tenant.to_string(),
+            state: claim.state.name(),
+            // A renewal on its way does not make a served domain less ready.
+            ready: matches!(claim.state, State::Active { .. })
+                && certificate.as_ref().is_some_and(|c| c.published_at.is_some() || claim.is_renewed()),
+            since: claim.since,
+            created_at: claim.created_at,
+            path,
+            records: if claim.is_removed() { Vec::new() } else { records(claim, zone, path) },
+            problem: claim.problem.clone(),
+            next_look: claim.next_look(),
+            certificate,
+            version: claim.version,
+        }
+    }
+}
+
+fn certificate(state: &State) -> Option<CertificateView> {
+    let State::Active { certificate, publication, renewal, .. } = state else { return None };
+    Some(CertificateView {
+        serial: certificate.serial.clone(),
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+        renewal_due: renewal.due_at,
+        published_at: match publication {
+            Publication::Due { .. } => None,
+            Publication::Done { at, .. } => Some(*at),
+        },
+    })
+}
