@@ -9,7 +9,7 @@ use aws_lambda_events::event::{
     dynamodb::{Event, EventRecord},
     streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse},
 };
-use domains::{Claim, Clock, StepQueue, dispatches};
+use domains::{Claim, Clock, Dispatch, StepQueue, dispatches};
 
 /// The attribute that tells the table's items apart, and its value for claims.
 pub const KIND: (&str, &str) = ("kind", "claim");
@@ -23,31 +23,41 @@ pub struct RouteChanges {
 }
 
 impl RouteChanges {
-    /// Sends the nudges that each changed claim gives rise to, and reports the first record that failed.
+    /// Sends the nudges that the changed claims give rise to, and reports the first record that failed.
     pub async fn handle(&self, event: Event) -> DynamoDbEventResponse {
-        let mut response = DynamoDbEventResponse::default();
-        for record in event.records {
-            if let Err(why) = self.route(&record).await {
-                tracing::error!(why, sequence = record.change.sequence_number.as_deref(), "a change was not routed");
-                // Without a sequence number the whole batch comes again; an empty one would say the same less clearly.
-                let mut failure = DynamoDbBatchItemFailure::default();
-                failure.item_identifier = record.change.sequence_number.clone();
-                response.batch_item_failures.push(failure);
-                break;
+        let mut nudges = Vec::new();
+        let mut failed = None;
+        for record in &event.records {
+            match self.read(record) {
+                Ok(found) => nudges.extend(found),
+                // Those before it are sent; the stream starts again from this one.
+                Err(why) => {
+                    failed = Some((record, why));
+                    break;
+                }
             }
+        }
+        if let Err(error) = self.queue.send(&nudges).await {
+            failed = event.records.first().map(|first| (first, error.to_string()));
+        }
+        let mut response = DynamoDbEventResponse::default();
+        if let Some((record, why)) = failed {
+            tracing::error!(step = "route-changes", why, sequence = record.change.sequence_number.as_deref(), "a change was not routed");
+            // Without a sequence number the whole batch comes again; an empty one would say the same less clearly.
+            let mut failure = DynamoDbBatchItemFailure::default();
+            failure.item_identifier = record.change.sequence_number.clone();
+            response.batch_item_failures.push(failure);
         }
         response
     }
 
-    async fn route(&self, record: &EventRecord) -> Result<(), String> {
+    fn read(&self, record: &EventRecord) -> Result<Vec<Dispatch>, String> {
         let image = &record.change.new_image;
         let is_claim = matches!(image.get(KIND.0), Some(serde_dynamo::AttributeValue::S(kind)) if kind == KIND.1);
         if !is_claim {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let claim: Claim = serde_dynamo::from_item(image.clone()).map_err(|error| format!("the claim does not read: {error}"))?;
-        let nudges = dispatches(&claim, self.clock.now());
-        tracing::debug!(hostname = %claim.key.hostname, tenant = %claim.key.tenant, version = claim.version, nudges = nudges.len(), "routed");
-        self.queue.send(&nudges).await.map_err(|error| error.to_string())
+        Ok(dispatches(&claim, self.clock.now()))
     }
 }

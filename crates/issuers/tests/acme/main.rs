@@ -1,0 +1,7 @@
+//! The ACME issuer against a real CA over real HTTPS, with real DNS questions and challenge fetches on loopback.
+
+mod issuing;
+mod refusals;
+mod renewing;
+mod resuming;
+mod world;

@@ -1,0 +1,340 @@
+//! One look: the questions in waves, each as wide as it can be, none that an earlier answer made needless.
+//!
+//! Arrives: a [`LookSubject`]. Leaves: a [`Look`]. Goes wrong: nothing as a whole; see the crate's own words.
+//!
+//! 1. the resolver: CNAME at the hostname (never at a registered domain, which cannot have one), TXT at the proof's name
+//! 2. the resolver: the zone's servers, then their addresses where they did not come along
+//! 3. every server: the same two questions
+//! 4. addresses, only while no CNAME leads to a target; the panel's doubled name, only while neither proof is in sight
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domains::{Answer, ChainEnd, Failure, Hostname, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, ZoneCut};
+use futures_util::future::{join, join_all};
+use hickory_proto::{
+    op::Message,
+    rr::{Name, RecordType},
+};
+
+use crate::{
+    LookupConfig,
+    budget::Budget,
+    exchange::{Exchange, Question},
+    reading::{self, MAX_CHAIN, Voice, text_of},
+    zone::{Server, Zone},
+};
+
+/// Looks at DNS. Cheap to share; it holds no answers.
+#[derive(Clone, Debug)]
+pub struct Lookups {
+    config: Arc<LookupConfig>,
+    exchange: Arc<Exchange>,
+}
+
+impl Lookups {
+    /// Makes one, for as many looks at once as there may be.
+    pub fn new(config: LookupConfig) -> Self {
+        let exchange = Exchange::new(config.query_timeout, config.max_in_flight);
+        Self { config: Arc::new(config), exchange: Arc::new(exchange) }
+    }
+}
+
+#[async_trait]
+impl OwnershipLookup for Lookups {
+    async fn look(&self, subject: &LookSubject) -> Look {
+        let budget = Budget::new(self.config.look_budget, self.config.max_queries);
+        Walk { config: &self.config, exchange: &self.exchange, budget }.look(subject).await
+    }
+}
+
+/// One look under way.
+pub(crate) struct Walk<'l> {
+    pub(crate) config: &'l LookupConfig,
+    exchange: &'l Exchange,
+    budget: Budget,
+}
+
+/// What one server said in the first round of questions to it.
+struct Said {
+    server: Server,
+    /// `None` at an apex, where it is not asked.
+    cname: Option<Answer>,
+    txt: Answer,
+}
+
+/// The names a look asks about.
+struct Names {
+    hostname: Name,
+    /// `None` when the proof's name does not fit into DNS.
+    txt: Option<Name>,
+    /// Whether the hostname can have a CNAME.
+    aliasable: bool,
+    /// The name nothing above which is asked about.
+    floor: Name,
+}
+
+impl Walk<'_> {
+    async fn look(self, subject: &LookSubject) -> Look {
+        let Some(names) = Names::of(subject) else { return self.unaskable(subject) };
+        let no_cname = async { None };
+        let ask_cname = async { Some(self.ask_resolver(checked(&names.hostname, RecordType::CNAME)).await) };
+        let (cname, txt) = join(
+            async { if names.aliasable { ask_cname.await } else { no_cname.await } },
+            self.at_resolver(names.txt.as_ref(), RecordType::TXT),
+        )
+        .await;
+        let cname_at_resolver =
+            cname.as_ref().map_or(Answer::NoData, |reply| reading::answer(reply, &names.hostname, RecordType::CNAME, Voice::Resolver));
+
+        let zone = self.find_zone(names.closest_zone(cname.as_ref()), &names.floor).await;
+        let servers = match &zone {
+            Ok(zone) => self.servers(zone).await,
+            Err(_) => Vec::new(),
+        };
+        let said = join_all(servers.into_iter().map(|server| self.first_round(server, &names))).await;
+
+        let cname = Observed {
+            name: text_of(&names.hostname),
+            authority: said.iter().filter_map(|said| Some(said.server.says(said.cname.clone()?))).collect(),
+            resolver: cname_at_resolver,
+        };
+        let txt = Observed {
+            name: subject.txt_name.clone(),
+            authority: said.iter().map(|said| said.server.says(said.txt.clone())).collect(),
+            resolver: txt,
+        };
+        let ((a, aaaa, chain, chain_end), txt_doubled) =
+            join(self.addresses(subject, &names, &cname, &said), self.doubled(subject, &names, &cname, &txt, &said, zone.as_ref().ok())).await;
+        let zone = zone.map(|zone| ZoneCut { apex: text_of(&zone.apex), servers: zone.servers.iter().map(text_of).collect() });
+        Look { zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, queries: self.budget.sent() }
+    }
+
+    async fn first_round(&self, server: Server, names: &Names) -> Said {
+        let cname = async {
+            match names.aliasable {
+                true => Some(self.at_server(&server, &names.hostname, RecordType::CNAME).await),
+                false => None,
+            }
+        };
+        let txt = async {
+            match &names.txt {
+                Some(name) => self.at_server(&server, name, RecordType::TXT).await,
+                None => unaskable(),
+            }
+        };
+        let (cname, txt) = join(cname, txt).await;
+        Said { cname, txt, server }
+    }
+
+    /// A and AAAA at the hostname, and the chain that the resolver follows to them.
+    async fn addresses(
+        &self,
+        subject: &LookSubject,
+        names: &Names,
+        cname: &Observed,
+        said: &[Said],
+    ) -> (Observed, Observed, Vec<String>, ChainEnd) {
+        let observed = |resolver, authority| Observed { name: text_of(&names.hostname), authority, resolver };
+        if shows_target(cname, subject) {
+            // The chain ends in our own zone, whose addresses are not the customer's to mend. The resolver's view first: it is what people
+            // reach today.
+            let chain = Some(&cname.resolver)
+                .into_iter()
+                .chain(cname.authority.iter().map(|said| &said.answer))
+                .find_map(|answer| answer.records().first().cloned());
+            let skipped = || observed(Answer::NoData, Vec::new());
+            return (skipped(), skipped(), chain.into_iter().collect(), ChainEnd::Complete);
+        }
+        if nowhere(cname) {
+            // What does not exist has no records of any type (RFC 8020).
+            let denied = || observed(Answer::NxDomain, cname.authority.clone());
+            return (denied(), denied(), Vec::new(), ChainEnd::Complete);
+        }
+        // A server that shows a CNAME has no addresses of its own for the name.
+        let without_alias: Vec<&Said> =
+            said.iter().filter(|said| said.cname.as_ref().is_none_or(|answer| answer.records().is_empty())).collect();
+        let from_servers = async |record_type| {
+            join_all(without_alias.iter().map(|said| async move {
+                said.server.says(match said.unusable() {
+                    Some(failure) => Answer::Failed(failure),
+                    None => self.at_server(&said.server, &names.hostname, record_type).await,
+                })
+            }))
+            .await
+        };
+        let ((a_reply, aaaa_reply), (a_servers, aaaa_servers)) = join(
+            join(
+                self.ask_resolver(checked(&names.hostname, RecordType::A)),
+                self.ask_resolver(checked(&names.hostname, RecordType::AAAA)),
+            ),
+            join(from_servers(RecordType::A), from_servers(RecordType::AAAA)),
+        )
+        .await;
+        let a = reading::answer(&a_reply, &names.hostname, RecordType::A, Voice::Resolver);
+        let aaaa = reading::answer(&aaaa_reply, &names.hostname, RecordType::AAAA, Voice::Resolver);
+        let (chain, end) = match (&a_reply, &aaaa_reply) {
+            (Ok(message), _) if a.failure().is_none() => reading::chain(message, &names.hostname),
+            (_, Ok(message)) if aaaa.failure().is_none() => reading::chain(message, &names.hostname),
+            _ => self.walk_chain(&names.hostname, cname).await,
+        };
+        (observed(a, a_servers), observed(aaaa, aaaa_servers), chain.iter().map(text_of).collect(), end)
+    }
+
+    /// Follows the chain link by link: resolvers fail on one that loops or is too long, and do not say which.
+    async fn walk_chain(&self, hostname: &Name, cname: &Observed) -> (Vec<Name>, ChainEnd) {
+        let mut names: Vec<Name> = Vec::new();
+        let mut link = cname.resolver.clone();
+        loop {
+            let next = match &link {
+                Answer::Records(targets) => targets.first().and_then(|target| fqdn(target)),
+                Answer::NoData | Answer::NxDomain => return (names, ChainEnd::Complete),
+                Answer::Failed(_) => return (names, ChainEnd::Unknown),
+            };
+            let Some(next) = next else { return (names, ChainEnd::Unknown) };
+            let seen = next == *hostname || names.contains(&next);
+            if !seen && names.len() == MAX_CHAIN {
+                return (names, ChainEnd::TooLong);
+            }
+            names.push(next.clone());
+            if seen {
+                return (names, ChainEnd::Loop);
+            }
+            link = self.at_resolver(Some(&next), RecordType::CNAME).await;
+        }
+    }
+
+    /// TXT at the proof's name with the zone repeated; `None` unless something stands there. One server is enough to tell.
+    async fn doubled(
+        &self,
+        subject: &LookSubject,
+        names: &Names,
+        cname: &Observed,
+        txt: &Observed,
+        said: &[Said],
+        zone: Option<&Zone>,
+    ) -> Option<Observed> {
+        let in_sight = txt.authority.iter().map(|said| &said.answer).chain([&txt.resolver]).any(|answer| !answer.records().is_empty());
+        if in_sight || shows_target(cname, subject) {
+            return None;
+        }
+        let name = names.txt.as_ref()?.clone().append_domain(&zone?.apex).ok()?;
+        let server = &said.iter().find(|said| said.txt.failure().is_none())?.server;
+        let answer = self.at_server(server, &name, RecordType::TXT).await;
+        if answer.records().is_empty() {
+            return None;
+        }
+        let resolver = self.at_resolver(Some(&name), RecordType::TXT).await;
+        Some(Observed { name: text_of(&name), authority: vec![server.says(answer)], resolver })
+    }
+
+    pub(crate) async fn ask_resolver(&self, question: Question<'_>) -> Result<Message, Failure> {
+        self.exchange.ask(self.config.resolver, question, &self.budget).await
+    }
+
+    async fn at_resolver(&self, name: Option<&Name>, record_type: RecordType) -> Answer {
+        let Some(name) = name else { return unaskable() };
+        reading::answer(&self.ask_resolver(checked(name, record_type)).await, name, record_type, Voice::Resolver)
+    }
+
+    async fn at_server(&self, server: &Server, name: &Name, record_type: RecordType) -> Answer {
+        let question = Question { name, record_type, recursive: false, unchecked: false };
+        let reply = match &server.address {
+            Ok(address) => self.exchange.ask(*address, question, &self.budget).await,
+            Err(failure) => Err(failure.clone()),
+        };
+        reading::answer(&reply, name, record_type, Voice::Authority)
+    }
+
+    fn unaskable(&self, subject: &LookSubject) -> Look {
+        let observed = |name: &str| Observed { name: name.to_owned(), authority: Vec::new(), resolver: unaskable() };
+        let hostname = subject.hostname.as_str();
+        Look {
+            zone: Err(unaskable()),
+            cname: observed(hostname),
+            chain: Vec::new(),
+            chain_end: ChainEnd::Unknown,
+            a: observed(hostname),
+            aaaa: observed(hostname),
+            txt: observed(&subject.txt_name),
+            txt_doubled: None,
+            queries: 0,
+        }
+    }
+}
+
+impl Names {
+    fn of(subject: &LookSubject) -> Option<Self> {
+        let hostname = &subject.hostname;
+        let floor = hostname.registered_domain().unwrap_or(hostname.base());
+        Some(Self {
+            hostname: fqdn(hostname.as_str())?,
+            txt: fqdn(&subject.txt_name),
+            aliasable: can_be_alias(hostname),
+            floor: fqdn(floor)?,
+        })
+    }
+
+    /// Where the search for the zone starts: as near to it as the answer for the hostname's CNAME shows.
+    fn closest_zone(&self, cname: Option<&Result<Message, Failure>>) -> Name {
+        let hinted = match cname {
+            Some(Ok(message)) if message.answers.is_empty() => {
+                reading::denying_zone(message).filter(|zone| self.floor.zone_of(zone) && zone.zone_of(&self.hostname)).cloned()
+            }
+            // An alias is no zone's apex, so the zone begins above it.
+            Some(Ok(_)) => Some(self.hostname.base_name()),
+            _ => None,
+        };
+        let start = hinted.unwrap_or_else(|| self.hostname.clone());
+        // A wildcard is no zone either.
+        let start = if start.is_wildcard() { start.base_name() } else { start };
+        if self.floor.zone_of(&start) { start.to_lowercase() } else { self.floor.clone() }
+    }
+}
+
+impl Server {
+    fn says(&self, answer: Answer) -> ServerAnswer {
+        ServerAnswer { server: self.label.to_string(), answer }
+    }
+}
+
+impl Said {
+    /// Why there is no use in asking this server more: nothing it was asked brought an answer.
+    fn unusable(&self) -> Option<Failure> {
+        let failure = self.txt.failure()?;
+        self.cname.as_ref().is_none_or(|cname| cname.failure().is_some()).then(|| failure.clone())
+    }
+}
+
+/// Whether DNS allows a CNAME at the hostname: not where its zone begins.
+fn can_be_alias(hostname: &Hostname) -> bool {
+    hostname.is_wildcard() || !hostname.is_apex()
+}
+
+/// Whether anybody shows a CNAME at the hostname that names a target of ours, this claim's or another's.
+fn shows_target(cname: &Observed, subject: &LookSubject) -> bool {
+    let answers = cname.authority.iter().map(|said| &said.answer).chain([&cname.resolver]);
+    answers.flat_map(Answer::records).any(|target| {
+        target.strip_suffix(&subject.targets_zone).is_some_and(|label| label.ends_with('.'))
+    })
+}
+
+/// Whether everybody agrees that the hostname does not exist.
+fn nowhere(cname: &Observed) -> bool {
+    cname.resolver == Answer::NxDomain && !cname.authority.is_empty() && cname.authority.iter().all(|said| said.answer == Answer::NxDomain)
+}
+
+/// A question about the records under judgement, which must pass whatever the resolver checks.
+fn checked(name: &Name, record_type: RecordType) -> Question<'_> {
+    Question { name, record_type, recursive: true, unchecked: false }
+}
+
+fn unaskable() -> Answer {
+    Answer::Failed(Failure::Malformed { detail: "the name does not fit into DNS".into() })
+}
+
+fn fqdn(name: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(name).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}

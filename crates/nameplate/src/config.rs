@@ -1,0 +1,353 @@
+//! The one configuration file and its environment variables.
+//!
+//! Arrives: `nameplate.toml`, then `NAMEPLATE_…` variables, which win. Leaves: a [`Config`]. Goes wrong: every key that is unknown and every
+//! value that does not read is reported at once, before anything is bound. The documentation of each key stands beside its reading, so that
+//! `nameplate config` prints what is true.
+
+use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use domains::{Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
+
+/// Everything `nameplate dev` can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where all data lives.
+    pub data: PathBuf,
+    /// What listens where.
+    pub listen: Listen,
+    /// Where targets, proofs and edge are.
+    pub zone: ZoneSettings,
+    /// Which hostnames are refused.
+    pub policy: HostnamePolicy,
+    /// When DNS is looked at.
+    pub looks: LookSchedule,
+    /// Lease and backoff of orders.
+    pub issuance: IssuancePolicy,
+    /// An ACME directory elsewhere; `None` starts the local CA.
+    pub acme_directory: Option<String>,
+    /// The root certificate of that CA, a PEM file, when no public root signs it.
+    pub acme_root: Option<PathBuf>,
+    /// How long the local CA's certificates live.
+    pub certificate_lifetime: Duration,
+    /// A DNS server elsewhere; `None` starts the demo DNS.
+    pub dns_server: Option<SocketAddr>,
+    /// Where requests go; `None` starts the demo origin.
+    pub origin: Option<String>,
+    /// How often the timer ticks; `None` turns it off.
+    pub timer: Option<Duration>,
+    /// How long the timer leaves a due entry to its own message.
+    pub timer_grace: Duration,
+    /// Whether the change feed is read.
+    pub stream: bool,
+    /// How often the edge looks at the index.
+    pub edge_poll: Duration,
+    /// How long shutdown may take.
+    pub drain: Duration,
+    /// Faults on purpose in feed, queues and due-index, from this seed.
+    pub chaos_seed: Option<u64>,
+}
+
+/// What listens where.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// The HTTP API.
+    pub api: SocketAddr,
+    /// The edge, HTTPS.
+    pub https: SocketAddr,
+    /// The edge, HTTP: challenges and redirects.
+    pub http: SocketAddr,
+    /// The edge's private port.
+    pub private: SocketAddr,
+    /// The demo DNS, UDP and TCP.
+    pub dns: SocketAddr,
+    /// The demo DNS's editor.
+    pub dns_admin: SocketAddr,
+    /// The local CA.
+    pub ca: SocketAddr,
+    /// The local CA's controls and counters.
+    pub ca_control: SocketAddr,
+    /// The demo origin.
+    pub origin: SocketAddr,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration has {} problem{}:\n  {}\n`nameplate config` prints every key with its meaning", .0.len(), if .0.len() == 1 { "" } else { "s" }, .0.join("\n  "))]
+pub struct ConfigProblems(pub Vec<String>);
+
+struct Reader {
+    values: BTreeMap<String, (String, String)>,
+    problems: Vec<String>,
+    documented: Vec<Documented>,
+}
+
+struct Documented {
+    key: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+}
+
+impl Reader {
+    /// Reads one key; what is not set takes the default, which goes through the same parser.
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        default: &'static str,
+        meaning: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        self.documented.push(Documented { key, default, meaning });
+        let (text, origin) = self.values.remove(key).unwrap_or_else(|| (default.to_owned(), "the default".to_owned()));
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                self.problems.push(format!("{key} = \"{text}\" ({origin}): {why}"));
+                None
+            }
+        }
+    }
+}
+
+fn parsed<T: FromStr>(what: &'static str) -> impl Fn(&str) -> Result<T, String> {
+    move |text| text.parse().map_err(|_| format!("not {what}"))
+}
+
+fn optional<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let signed: jiff::SignedDuration = text.parse().map_err(|_| "not a duration; write 500ms, 5s, 10m, 24h".to_owned())?;
+    Duration::try_from(signed).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+fn at_least(least: Duration) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let found = duration(text)?;
+        if found < least { Err(format!("at least {least:?} is needed")) } else { Ok(found) }
+    }
+}
+
+fn list<T: FromStr>(what: &'static str) -> impl Fn(&str) -> Result<Vec<T>, String> {
+    move |text| text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(parsed(what)).collect()
+}
+
+fn hostname(text: &str) -> Result<Hostname, String> {
+    Hostname::parse_name(text).map_err(|error| error.to_string())
+}
+
+fn url(text: &str) -> Result<String, String> {
+    match text.parse::<http::Uri>() {
+        Ok(uri) if uri.scheme().is_some() && uri.host().is_some() => Ok(text.to_owned()),
+        _ => Err("not a URL with scheme and host".to_owned()),
+    }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    let fine = (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
+    if fine { Ok(text.to_owned()) } else { Err("not a DNS label of lower-case letters, digits, `-` and `_`".to_owned()) }
+}
+
+impl Config {
+    /// Reads the file's text (empty when there is no file) and the environment's variables.
+    ///
+    /// # Errors
+    /// [`ConfigProblems`] with everything that is wrong.
+    pub fn read(file: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigProblems> {
+        let mut problems = Vec::new();
+        let mut values = BTreeMap::new();
+        match file.parse::<toml::Table>() {
+            Ok(table) => flatten("", &table, &mut values, &mut problems),
+            Err(error) => problems.push(format!("the file is not TOML: {}", error.message())),
+        }
+        let mut reader = Reader { values, problems, documented: Vec::new() };
+        let variables: BTreeMap<String, String> = environment.into_iter().filter(|(name, _)| name.starts_with("NAMEPLATE_")).collect();
+        for key in keys() {
+            if let Some(value) = variables.get(&variable(key)) {
+                reader.values.insert(key.to_owned(), (value.clone(), variable(key)));
+            }
+        }
+        let config = Self::from_reader(&mut reader);
+        for (key, (_, origin)) in std::mem::take(&mut reader.values) {
+            reader.problems.push(format!("{key} ({origin}): there is no such key"));
+        }
+        match config {
+            Some(config) if reader.problems.is_empty() => Ok(config),
+            _ => Err(ConfigProblems(reader.problems)),
+        }
+    }
+
+    #[allow(clippy::too_many_lines, reason = "one line a key, in the order of the documentation")]
+    fn from_reader(r: &mut Reader) -> Option<Self> {
+        let address = || parsed::<SocketAddr>("an address like 127.0.0.1:8443");
+        // Every key is read before the first `?`, so that all problems show at once.
+        let data = r.read("data", ".nameplate", "The folder where everything is kept.", parsed::<PathBuf>("a path"));
+        let api = r.read("listen.api", "127.0.0.1:7080", "The HTTP API.", address());
+        let https = r.read("listen.https", "127.0.0.1:8443", "The edge, HTTPS.", address());
+        let http = r.read("listen.http", "127.0.0.1:8080", "The edge, HTTP: ACME challenges and redirects.", address());
+        let private = r.read("listen.private", "127.0.0.1:8081", "The edge's health, readiness and metrics.", address());
+        let dns = r.read("listen.dns", "127.0.0.1:5300", "The demo DNS, UDP and TCP.", address());
+        let dns_admin = r.read("listen.dns_admin", "127.0.0.1:5301", "Where `nameplate dns` edits the demo DNS.", address());
+        let ca = r.read("listen.ca", "127.0.0.1:14000", "The local CA.", address());
+        let ca_control = r.read("listen.ca_control", "127.0.0.1:14001", "The local CA's counters and faults on demand.", address());
+        let origin = r.read("listen.origin", "127.0.0.1:7090", "The demo origin, which echoes what it receives.", address());
+        let zone = r.read("zone.name", "edge.nameplate.test", "The operator's edge zone; routing targets are <claim>.t.<zone>.", hostname);
+        let txt_prefix = r.read("zone.txt_prefix", "_nameplate", "The label before a hostname where its TXT proof stands.", label);
+        let addresses = r.read(
+            "zone.addresses",
+            "127.0.0.1",
+            "The edge's addresses, comma-separated, for names that cannot have a CNAME.",
+            list::<IpAddr>("an IP address"),
+        );
+        let special = r.read(
+            "hostnames.allow_special_use",
+            "test",
+            "Special-use names that may be claimed all the same, comma-separated.",
+            list::<String>("a name"),
+        );
+        let floor = r.read("looks.floor", "1s", "The shortest wait between two looks at a hostname's DNS.", at_least(Duration::from_millis(100)));
+        let cap = r.read("looks.cap", "1s", "The longest wait between two looks at a hostname that waits.", at_least(Duration::from_millis(100)));
+        let life = r.read("looks.claim_life", "168h", "How long a claim may stay unproved.", at_least(Duration::from_secs(60)));
+        let health = r.read("looks.health", "24h", "How often the DNS of an active domain is looked at.", at_least(Duration::from_secs(1)));
+        let hand_over = r.read("looks.hand_over", "60s", "How far apart the two looks are before a name changes hands.", duration);
+        let lease = r.read("issuance.lease", "60s", "How long one worker may hold an order.", at_least(Duration::from_secs(2)));
+        let first_retry = r.read("issuance.first_retry", "5s", "The wait after a first failed order; each further one triples it.", duration);
+        let retry_cap = r.read("issuance.retry_cap", "1h", "The longest wait between orders.", at_least(Duration::from_secs(1)));
+        let directory = r.read("acme.directory", "", "An ACME directory to use instead of the local CA.", optional(url));
+        let root = r.read("acme.root", "", "That CA's root certificate, PEM, when no public root signs it.", optional(parsed::<PathBuf>("a path")));
+        let lifetime = r.read("acme.lifetime", "2160h", "How long the local CA's certificates live.", at_least(Duration::from_secs(30)));
+        let dns_server = r.read("dns.server", "", "A DNS server to ask instead of the demo DNS.", optional(address()));
+        let origin_url = r.read("origin", "", "Where the edge sends requests, instead of the demo origin: http://host:port.", optional(url));
+        let timer = r.read("timer.interval", "1s", "How often what is due is looked for; empty turns the timer off.", optional(at_least(Duration::from_millis(50))));
+        let grace = r.read("timer.grace", "2s", "How long the timer leaves a due domain to its own message.", duration);
+        let stream = r.read("stream", "on", "Whether changes are routed at once; off leaves all to the timer.", on_off);
+        let edge_poll = r.read("edge.poll", "500ms", "How often the edge looks at the index.", at_least(Duration::from_millis(50)));
+        let drain = r.read("drain", "5s", "How long stopping may take.", duration);
+        let chaos = r.read(
+            "chaos_seed",
+            "",
+            "For tests: duplicates, reorders and delays what feed and queues carry, from this seed.",
+            optional(parsed::<u64>("a whole number")),
+        );
+        let (floor, cap) = (floor?, cap?);
+        let zone = zone?;
+        Some(Self {
+            data: data?,
+            listen: Listen {
+                api: api?,
+                https: https?,
+                http: http?,
+                private: private?,
+                dns: dns?,
+                dns_admin: dns_admin?,
+                ca: ca?,
+                ca_control: ca_control?,
+                origin: origin?,
+            },
+            policy: HostnamePolicy { operator_zones: vec![zone.clone()], tenant_wildcards: false, allowed_special_use: special? },
+            zone: ZoneSettings { zone, txt_prefix: txt_prefix?, edge_addresses: addresses? },
+            looks: LookSchedule { floor, cap, claim_life: life?, health: health?, hand_over: hand_over? },
+            issuance: IssuancePolicy { lease: lease?, first_retry: first_retry?, retry_cap: retry_cap? },
+            acme_directory: directory?,
+            acme_root: root?,
+            certificate_lifetime: lifetime?,
+            dns_server: dns_server?,
+            origin: origin_url?,
+            timer: timer?,
+            timer_grace: grace?,
+            stream: stream?,
+            edge_poll: edge_poll?,
+            drain: drain?,
+            chaos_seed: chaos?,
+        })
+    }
+
+    /// A file with every key, its default and its meaning.
+    pub fn documentation() -> String {
+        let mut out = String::from("# Every key of nameplate.toml with its default.\n# An environment variable wins over the file; its name stands behind each key.\n");
+        let mut reader = Reader { values: BTreeMap::new(), problems: Vec::new(), documented: Vec::new() };
+        let _ = Self::from_reader(&mut reader);
+        let (top, mut tables): (Vec<_>, Vec<_>) = reader.documented.iter().partition(|entry| !entry.key.contains('.'));
+        tables.sort_by_key(|entry| entry.key.split('.').next());
+        let mut section = "";
+        for entry in top.into_iter().chain(tables) {
+            let (table, key) = entry.key.split_once('.').unwrap_or(("", entry.key));
+            if table != section {
+                section = table;
+                out.push_str(&format!("\n[{table}]\n"));
+            }
+            out.push_str(&format!("# {}  ({})\n{key} = \"{}\"\n", entry.meaning, variable(entry.key), entry.default));
+        }
+        out
+    }
+}
+
+fn keys() -> Vec<&'static str> {
+    let mut reader = Reader { values: BTreeMap::new(), problems: Vec::new(), documented: Vec::new() };
+    let _ = Config::from_reader(&mut reader);
+    reader.documented.into_iter().map(|entry| entry.key).collect()
+}
+
+fn variable(key: &str) -> String {
+    format!("NAMEPLATE_{}", key.replace('.', "_").to_uppercase())
+}
+
+fn on_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("write on or off".to_owned()),
+    }
+}
+
+fn flatten(prefix: &str, table: &toml::Table, values: &mut BTreeMap<String, (String, String)>, problems: &mut Vec<String>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let text = match value {
+            toml::Value::Table(inner) => {
+                flatten(&key, inner, values, problems);
+                continue;
+            }
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            toml::Value::Array(items) => {
+                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(",")
+            }
+            toml::Value::Float(_) | toml::Value::Datetime(_) => {
+                problems.push(format!("{key}: a text, a whole number or a list is expected"));
+                continue;
+            }
+        };
+        values.insert(key, (text, "the file".to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_where_it_came_from() {
+        let file = "data = \"here\"\nspeed = 3\n[listen]\napi = \"nowhere\"\n[looks]\nfloor = \"soon\"\n";
+        let environment = [("NAMEPLATE_TIMER_GRACE".to_owned(), "-3s".to_owned()), ("HOME".to_owned(), "x".to_owned())];
+        let ConfigProblems(problems) = Config::read(file, environment).unwrap_err();
+        for part in ["listen.api", "looks.floor", "timer.grace = \"-3s\" (NAMEPLATE_TIMER_GRACE)", "speed (the file): there is no such key"] {
+            assert!(problems.iter().any(|problem| problem.contains(part)), "{part} is missing in {problems:?}");
+        }
+        assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
+    fn the_printed_documentation_reads_back_as_the_defaults() {
+        let documented = Config::read(&Config::documentation(), []).unwrap();
+        let defaults = Config::read("", []).unwrap();
+        assert_eq!(format!("{documented:?}"), format!("{defaults:?}"));
+    }
+
+    #[test]
+    fn a_variable_wins_over_the_file() {
+        let config = Config::read("[listen]\napi = \"127.0.0.1:1\"\n", [("NAMEPLATE_LISTEN_API".into(), "127.0.0.1:2".into())]).unwrap();
+        assert_eq!(config.listen.api.port(), 2);
+    }
+}

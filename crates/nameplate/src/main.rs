@@ -1,0 +1,176 @@
+//! The command people type.
+//!
+//! Arrives: arguments, one configuration file, the environment. Leaves: text for people, JSON for scripts (`--json`), an exit code. Goes
+//! wrong: each error says what happened and what to do next, on stderr.
+
+mod api_server;
+mod client;
+mod config;
+mod demo_origin;
+mod dev;
+mod dns;
+mod domain;
+mod failure;
+mod files;
+mod pipeline;
+mod screen;
+
+use std::{path::PathBuf, process::ExitCode, time::Instant};
+
+use clap::{Parser, Subcommand};
+
+use crate::{config::Config, dev::Dev, failure::Failure, files::Endpoints, screen::Screen};
+
+/// Custom domains for SaaS: every customer's own domain over HTTPS.
+#[derive(Parser)]
+#[command(
+    name = "nameplate",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 refused by the API, 4 nothing answers, 5 gave up waiting, 64 wrong configuration."
+)]
+struct Arguments {
+    /// The configuration file; every key has a default.
+    #[arg(long, global = true, env = "NAMEPLATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON for scripts.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts the whole product on this machine: API, edge, demo DNS, local CA, demo origin.
+    Dev,
+    /// Registers, shows and removes domains.
+    #[command(subcommand)]
+    Domains(domain::DomainCommand),
+    /// Edits the demo DNS of `nameplate dev`.
+    #[command(subcommand)]
+    Dns(dns::DnsCommand),
+    /// Prints every configuration key with its default and its meaning.
+    Config,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let screen = Screen::new(arguments.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen.failure(&Failure::failed(format!("the runtime did not start: {error}"), "check the limits of this account (ulimit -a)"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments, &screen)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            screen.failure(&failure);
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
+async fn run(arguments: Arguments, screen: &Screen) -> Result<(), Failure> {
+    if let Command::Config = arguments.command {
+        screen.text(Config::documentation().trim_end());
+        return Ok(());
+    }
+    let config = read_config(arguments.config)?;
+    match arguments.command {
+        Command::Dev => develop(&config, screen).await,
+        Command::Domains(command) => domain::run(command, &config, screen).await,
+        Command::Dns(command) => dns::run(command, &config, screen).await,
+        Command::Config => Ok(()),
+    }
+}
+
+/// The file named, or `nameplate.toml` where there is one.
+fn read_config(named: Option<PathBuf>) -> Result<Config, Failure> {
+    let path = named.clone().unwrap_or_else(|| PathBuf::from("nameplate.toml"));
+    let file = match (files::read(&path).map_err(|error| Failure::configuration(error.to_string()))?, named) {
+        (Some(text), _) => text,
+        (None, None) => String::new(),
+        (None, Some(path)) => return Err(Failure::configuration(format!("{} does not exist", path.display()))),
+    };
+    // Only what the configuration knows is a key of it; these belong to the command itself.
+    let own = ["NAMEPLATE_CONFIG", "NAMEPLATE_API", "NAMEPLATE_API_KEY"];
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !own.contains(&name.as_str()));
+    Config::read(&file, environment).map_err(|problems| Failure::configuration(problems.to_string()))
+}
+
+async fn develop(config: &Config, screen: &Screen) -> Result<(), Failure> {
+    telemetry::init(telemetry::LogFormat::Text);
+    let started = Instant::now();
+    let mut stop = StopSignal::install().map_err(|error| Failure::failed(format!("signals cannot be watched: {error}"), "try again"))?;
+    let dev = Dev::start(config).await.map_err(|error| Failure::failed(error.to_string(), "see the log lines above"))?;
+    announce(&dev.endpoints, config, started.elapsed().as_secs_f64(), screen);
+    stop.wait().await;
+    screen.note("Stopping; a second Ctrl-C stops at once.");
+    let clean = tokio::select! {
+        clean = dev.stop() => clean,
+        () = stop.wait() => false,
+    };
+    if clean {
+        screen.note("Stopped. Everything is kept; start again to carry on.");
+    } else {
+        screen.note("Stopped before all was finished; what is left is taken up at the next start.");
+    }
+    Ok(())
+}
+
+fn announce(endpoints: &Endpoints, config: &Config, seconds: f64, screen: &Screen) {
+    let data = config.data.display();
+    if screen.is_json() {
+        screen.json(&serde_json::json!({ "ready": true, "endpoints": endpoints, "data": data.to_string() }));
+        return;
+    }
+    let root = endpoints.ca_root.as_deref().unwrap_or("(public)");
+    let port = endpoints.https.rsplit(':').next().unwrap_or("443");
+    let dns = endpoints.dns_admin.as_ref().map_or_else(|| "elsewhere".to_owned(), |admin| format!("{} (edited at {admin})", config.listen.dns));
+    let name = "shop.brand.test";
+    let run = "cargo run -q --release --";
+    let key = files::operator_key_path(&config.data);
+    screen.text(&format!(
+        "\n{title}  Ready after {seconds:.1} s; everything is on this machine and kept in {data}/\n\n  \
+         API         {api}  (operator key in {key})\n  \
+         edge        https://{https}  http://{http}  private http://{private}\n  \
+         demo DNS    {dns}\n  \
+         local CA    {ca}  (root in {root})\n\n\
+         {try_next} in another terminal:\n\n  \
+         {run} domains add {name} --tenant brand\n  \
+         {run} dns set {name}\n  \
+         curl --retry 9 --retry-delay 1 --retry-all-errors -sS --cacert {root} --resolve {name}:{port}:127.0.0.1 https://{name}:{port}/\n",
+        title = screen.strong("nameplate dev"),
+        try_next = screen.strong("Try next,"),
+        key = key.display(),
+        api = endpoints.api,
+        https = endpoints.https,
+        http = endpoints.http,
+        private = endpoints.private,
+        ca = endpoints.ca_directory,
+    ));
+}
+
+/// Ctrl-C or SIGTERM.
+struct StopSignal {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl StopSignal {
+    fn install() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

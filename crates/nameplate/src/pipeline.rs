@@ -1,0 +1,223 @@
+//! What AWS does between the functions, on one machine: the change feed to route-changes, each queue to its step, the timer.
+//!
+//! Arrives: a local home and the functions' handlers, the very ones that run as Lambdas, called with the very events. Leaves: nothing but
+//! what they do. Goes wrong: a home that cannot be asked for a moment (asked again), a handler that fails (its message comes back, and goes to
+//! the dead letters after that).
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lambda_events::event::{
+    dynamodb::{Event, EventRecord, StreamRecord},
+    sqs::{SqsBatchResponse, SqsEvent, SqsMessage},
+};
+use domains::{Step, StoreError};
+use issue_certificate::IssueCertificate;
+use publish_site::PublishSite;
+use route_changes::RouteChanges;
+use schedule_renewals::ScheduleRenewals;
+use storage::{
+    consumers::{FeedConsumer, FeedRecord, MAX_RECEIVED, Message, QueueConsumer},
+    local::LocalHome,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use verify_ownership::VerifyOwnership;
+
+/// How long a received message stays invisible: longer than any step may take.
+const VISIBILITY: Duration = Duration::from_secs(180);
+/// How long one call waits for something to arrive; also how long a stop waits for the receivers.
+const LONG_POLL: Duration = Duration::from_secs(1);
+/// The pause after a home could not be asked.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How many records of the feed are routed at once.
+const FEED_BATCH: usize = 100;
+
+/// The functions on one machine.
+pub(crate) struct Pipeline {
+    pub(crate) home: LocalHome,
+    pub(crate) route: RouteChanges,
+    pub(crate) verify: VerifyOwnership,
+    pub(crate) issue: IssueCertificate,
+    pub(crate) publish: Arc<PublishSite>,
+    pub(crate) timer: ScheduleRenewals,
+    pub(crate) timer_interval: Option<Duration>,
+    pub(crate) stream: bool,
+}
+
+/// The running pipeline; stops when told.
+pub(crate) struct Running {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Pipeline {
+    pub(crate) fn start(self) -> Running {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let this = Arc::new(self);
+        if this.stream {
+            tasks.spawn(this.clone().feed_loop(stopped.clone()));
+        }
+        if let Some(interval) = this.timer_interval {
+            tasks.spawn(this.clone().timer_loop(interval, stopped.clone()));
+        }
+        for (step, batches) in [(Step::VerifyOwnership, 6), (Step::IssueCertificate, 8), (Step::PublishSite, 1)] {
+            tasks.spawn(this.clone().queue_loop(step, batches, stopped.clone()));
+        }
+        Running { stop, tasks }
+    }
+
+    async fn feed_loop(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        while !*stopped.borrow() {
+            let batch = tokio::select! {
+                batch = self.home.next_batch(FEED_BATCH, LONG_POLL) => batch,
+                _ = stopped.changed() => return,
+            };
+            let routed = match batch {
+                Ok(batch) if batch.is_empty() => continue,
+                Ok(batch) => self.route_batch(batch).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = routed {
+                tracing::error!(step = "route-changes", %error, "the change feed stands still for a moment");
+                pause(&mut stopped).await;
+            }
+        }
+    }
+
+    async fn route_batch(&self, batch: Vec<FeedRecord>) -> Result<(), StoreError> {
+        let sequences: Vec<u64> = batch.iter().map(|record| record.sequence).collect();
+        let mut event = Event::default();
+        event.records = batch.into_iter().map(stream_record).collect::<Result<_, _>>()?;
+        let response = self.route.handle(event).await;
+        let failed = response.batch_item_failures.first().map(|failure| failure.item_identifier.clone());
+        let done = match failed {
+            None => sequences.len(),
+            Some(id) => sequences.iter().position(|sequence| Some(sequence.to_string()) == id).unwrap_or(0),
+        };
+        self.home.acknowledge(&sequences[..done]).await?;
+        if done < sequences.len() {
+            return Err(StoreError::Unavailable { detail: "a change was not routed; it is shown again".into() });
+        }
+        Ok(())
+    }
+
+    async fn timer_loop(self: Arc<Self>, interval: Duration, mut stopped: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.changed() => return,
+            }
+            match self.timer.tick().await {
+                Ok(tick) if tick.nudged > 0 => tracing::debug!(step = "schedule-renewals", overdue = tick.overdue, nudged = tick.nudged, "ticked"),
+                Ok(_) => {}
+                Err(error) => tracing::error!(step = "schedule-renewals", %error, "this tick is made up for by the next"),
+            }
+        }
+    }
+
+    async fn queue_loop(self: Arc<Self>, step: Step, batches: usize, mut stopped: watch::Receiver<bool>) {
+        let room = Arc::new(Semaphore::new(batches));
+        let mut working = JoinSet::new();
+        while !*stopped.borrow() {
+            // The semaphore is never closed; an error would only mean that there is no room.
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            while working.try_join_next().is_some() {}
+            let received = tokio::select! {
+                received = self.home.receive(step, MAX_RECEIVED, VISIBILITY, LONG_POLL) => received,
+                _ = stopped.changed() => break,
+            };
+            match received {
+                Ok(messages) if messages.is_empty() => {}
+                Ok(messages) => {
+                    let this = self.clone();
+                    working.spawn(async move {
+                        this.work(step, messages).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(step = step.as_str(), %error, "the queue stands still for a moment");
+                    pause(&mut stopped).await;
+                }
+            }
+        }
+        while working.join_next().await.is_some() {}
+    }
+
+    async fn work(&self, step: Step, messages: Vec<Message>) {
+        let event = sqs_event(&messages);
+        let response = match step {
+            Step::VerifyOwnership => steps::handle_batch(&self.verify, event).await,
+            Step::IssueCertificate => steps::handle_batch(&self.issue, event).await,
+            Step::PublishSite => self.publish.handle_batch(event).await,
+        };
+        let done = messages.iter().filter(|message| !is_failed(&response, &message.id));
+        let deleted = futures_util::future::join_all(done.map(|message| self.home.delete(&message.receipt))).await;
+        for error in deleted.into_iter().filter_map(Result::err) {
+            tracing::warn!(step = step.as_str(), %error, "a finished message was not deleted; it comes again and changes nothing");
+        }
+        // SQS would show a failed message again when its visibility ends; on one machine there is no reason to wait that long.
+        for message in messages.iter().filter(|message| is_failed(&response, &message.id)) {
+            let wait = Duration::from_secs(1 << message.receive_count.min(6));
+            if let Err(error) = self.home.change_visibility(&message.receipt, wait).await {
+                tracing::warn!(step = step.as_str(), %error, "a failed message comes again only when its visibility ends");
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Stops receiving, lets what is being worked on finish, and says whether it did in time.
+    pub(crate) async fn stop(mut self, within: Duration) -> bool {
+        self.stop.send_replace(true);
+        let finished = tokio::time::timeout(within, async { while self.tasks.join_next().await.is_some() {} }).await.is_ok();
+        self.tasks.abort_all();
+        finished
+    }
+}
+
+async fn pause(stopped: &mut watch::Receiver<bool>) {
+    // Either the pause is over or the pipeline stops; both end it.
+    let _ = tokio::time::timeout(PAUSE, stopped.changed()).await;
+}
+
+fn is_failed(response: &SqsBatchResponse, id: &str) -> bool {
+    response.batch_item_failures.iter().any(|failure| failure.item_identifier == id)
+}
+
+/// The record as DynamoDB Streams would show it.
+fn stream_record(record: FeedRecord) -> Result<EventRecord, StoreError> {
+    let mut image = record.image;
+    if let Some(item) = image.as_object_mut() {
+        item.insert(route_changes::KIND.0.to_owned(), route_changes::KIND.1.into());
+    }
+    let item = serde_dynamo::to_item(image)
+        .map_err(|error| StoreError::Defect { detail: format!("feed record {} cannot be shown as an item: {error}", record.sequence) })?;
+    let mut change = StreamRecord::default();
+    change.new_image = item;
+    change.sequence_number = Some(record.sequence.to_string());
+    let mut shown = EventRecord::default();
+    shown.event_name = "MODIFY".into();
+    shown.change = change;
+    Ok(shown)
+}
+
+/// The messages as SQS would show them.
+fn sqs_event(messages: &[Message]) -> SqsEvent {
+    let mut event = SqsEvent::default();
+    event.records = messages
+        .iter()
+        .map(|message| {
+            let mut shown = SqsMessage::default();
+            shown.message_id = Some(message.id.clone());
+            shown.body = Some(message.body.clone());
+            shown
+        })
+        .collect();
+    event
+}

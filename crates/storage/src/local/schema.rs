@@ -1,0 +1,132 @@
+//! The file's tables, version by version.
+//!
+//! Arrives: a connection to a new or an older file. Leaves: a file of the newest version. Goes wrong: a file that a newer Nameplate wrote,
+//! or that is no home at all, is left untouched.
+//!
+//! **Where sealed keys may lie.** `secure_delete` overwrites what is deleted, but not the copies that SQLite leaves in the unused middle of
+//! a page when it moves rows between pages. Only the first part of a row lies in such a page; the rest lies on overflow pages, which belong
+//! to that row alone, never move, and are overwritten whole when it goes. So a row with a sealed key carries padding before it, as long as
+//! that first part can be. Source: sqlite.org/fileformat2.html, section 1.6 (read 2026-11).
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::OpenError;
+
+/// The size of a page; the paddings below follow from it.
+pub(crate) const PAGE_BYTES: u32 = 4096;
+
+/// The most of a row that stays in the page of a rowid table: `U - 35`.
+pub(crate) const ROWID_PADDING: u32 = PAGE_BYTES - 35;
+
+/// The most of a row that stays in the page of a `WITHOUT ROWID` table: `((U - 12) * 64 / 255) - 23`.
+pub(crate) const KEYED_PADDING: u32 = (PAGE_BYTES - 12) * 64 / 255 - 23;
+
+/// Marks the file as a home of ours: `npl8`.
+const APPLICATION_ID: i32 = 0x6e70_6c38;
+
+/// One step each; never edited once released, only appended to.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE claims (
+        hostname TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        padding BLOB NOT NULL,
+        item TEXT NOT NULL,
+        PRIMARY KEY (hostname, tenant)
+    );
+    CREATE INDEX claims_by_tenant ON claims (tenant, hostname);
+    CREATE INDEX claims_by_tenant_and_state ON claims (tenant, state, hostname);
+    CREATE INDEX claims_by_state ON claims (state, hostname, tenant);
+
+    CREATE TABLE owners (hostname TEXT PRIMARY KEY, version INTEGER NOT NULL, item TEXT NOT NULL) WITHOUT ROWID;
+
+    CREATE TABLE certificates (
+        hostname TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        padding BLOB NOT NULL,
+        item TEXT NOT NULL,
+        PRIMARY KEY (hostname, version)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE history (
+        hostname TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        item TEXT NOT NULL,
+        PRIMARY KEY (hostname, tenant, sequence)
+    ) WITHOUT ROWID;
+
+    -- The due-index, apart from the claims because it may be shown a little old.
+    CREATE TABLE due (
+        next_look INTEGER NOT NULL,
+        hostname TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        step TEXT NOT NULL,
+        shown_from INTEGER NOT NULL,
+        shown_until INTEGER,
+        PRIMARY KEY (next_look, hostname, tenant, version)
+    ) WITHOUT ROWID;
+    CREATE INDEX due_by_claim ON due (hostname, tenant);
+    CREATE INDEX due_superseded ON due (shown_until) WHERE shown_until IS NOT NULL;
+
+    -- AUTOINCREMENT: a number is never used twice, so that a late acknowledgement takes nothing else off the feed.
+    CREATE TABLE feed (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        visible_at INTEGER NOT NULL,
+        committed_at INTEGER NOT NULL,
+        padding BLOB NOT NULL,
+        image TEXT NOT NULL
+    );
+    CREATE INDEX feed_by_visibility ON feed (visible_at, sequence);
+
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL,
+        step TEXT NOT NULL,
+        visible_at INTEGER NOT NULL,
+        sent_at INTEGER NOT NULL,
+        receive_count INTEGER NOT NULL,
+        body TEXT NOT NULL
+    );
+    CREATE INDEX messages_by_visibility ON messages (step, visible_at, id);
+
+    CREATE TABLE dead_letters (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL,
+        step TEXT NOT NULL,
+        sent_at INTEGER NOT NULL,
+        receive_count INTEGER NOT NULL,
+        body TEXT NOT NULL
+    );
+    CREATE INDEX dead_letters_by_step ON dead_letters (step, id);
+
+    CREATE TABLE limits (bucket TEXT PRIMARY KEY, full_at INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX limits_by_full ON limits (full_at);
+    CREATE TABLE callers (key_sha256 TEXT PRIMARY KEY, item TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"];
+
+/// Brings the file to the newest version, each step in its own transaction.
+pub(crate) fn migrate(db: &mut Connection, now: Timestamp) -> Result<(), OpenError> {
+    let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(OpenError::NotAHome);
+    }
+    db.execute_batch("CREATE TABLE IF NOT EXISTS schema_versions (version INTEGER PRIMARY KEY, applied_at TEXT NOT NULL)")?;
+    db.pragma_update(None, "application_id", APPLICATION_ID)?;
+    let found: usize = db.query_row("SELECT coalesce(max(version), 0) FROM schema_versions", [], |row| row.get(0))?;
+    if found > MIGRATIONS.len() {
+        return Err(OpenError::NewerSchema { found, known: MIGRATIONS.len() });
+    }
+    for (version, statements) in MIGRATIONS.iter().enumerate().skip(found) {
+        let step = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        step.execute_batch(statements)?;
+        step.execute("INSERT INTO schema_versions VALUES (?1, ?2)", params![version + 1, now.to_string()])?;
+        step.commit()?;
+    }
+    Ok(())
+}

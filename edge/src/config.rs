@@ -1,0 +1,433 @@
+//! What an edge is told when it starts.
+//!
+//! Arrives: values from a program, or an environment. Leaves: a [`Config`]. Goes wrong: every problem of an environment at once
+//! ([`ConfigProblems`]), before anything is bound or read.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use telemetry::LogFormat;
+
+/// Everything an edge may be told; the defaults are the tested ones.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where TLS connections arrive.
+    pub https_listen: SocketAddr,
+    /// Where plain HTTP arrives: challenges and redirects.
+    pub http_listen: SocketAddr,
+    /// Where health and metrics are read. Not for strangers.
+    pub private_listen: SocketAddr,
+    /// The port people see in `https://` addresses; `None` is the one bound.
+    pub public_https_port: Option<u16>,
+    /// `host:port` of the origin every request goes to, over plain HTTP/1.1.
+    pub origin: String,
+    /// Where sealed bundles and the index are kept, so that a restarted edge needs nobody.
+    pub cache_dir: PathBuf,
+    /// How many bytes of parsed certified keys stay in memory.
+    pub certificate_cache_bytes: usize,
+    /// How the source is read.
+    pub refresh: Refresh,
+    /// What connections and requests may take.
+    pub limits: Limits,
+    /// How the edge leaves.
+    pub drain: Drain,
+}
+
+/// How the source is read.
+#[derive(Clone, Debug)]
+pub struct Refresh {
+    /// How often the index is listed; up to a fifth is added at random, so that a fleet does not move in step.
+    pub poll_interval: Duration,
+    /// How long one read in the background may take.
+    pub source_timeout: Duration,
+    /// How long a handshake may wait for the one read of a bundle that is not on the local disk yet.
+    pub cold_read_timeout: Duration,
+    /// How many bundles are read at once in the background.
+    pub fill_concurrency: usize,
+    /// How many bundles a second are read in the background for names nobody asked for yet.
+    pub fill_per_second: u32,
+    /// How long a bundle that was refused or could not be read is left alone; doubles up to a minute.
+    pub retry_after: Duration,
+}
+
+/// What connections and requests may take: a deadline for every phase, a bound for every count.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections open at once on the TLS port; more are closed at once and counted.
+    pub max_connections: usize,
+    /// Connections open at once on each of the plain ports.
+    pub max_plain_connections: usize,
+    /// From accept to the end of the handshake, ClientHello included.
+    pub handshake: Duration,
+    /// From a request's first byte to the end of its header; and from the handshake to the first request.
+    pub header_read: Duration,
+    /// Between requests on a connection.
+    pub idle: Duration,
+    /// How long an upload may make no progress.
+    pub upload_stall: Duration,
+    /// How long a client may leave what it was sent unread.
+    pub write_stall: Duration,
+    /// How long one response may be left unread while others on the connection move.
+    pub stream_stall: Duration,
+    /// How long a tunnel (WebSocket) may be silent both ways.
+    pub tunnel_idle: Duration,
+    /// How long a connection may live; it is then finished politely.
+    pub connection_lifetime: Duration,
+    /// What a connection of a removed or transferred name gets to finish.
+    pub close_grace: Duration,
+    /// Header lines in one request.
+    pub max_header_count: usize,
+    /// Bytes of one request's header.
+    pub max_header_bytes: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// TLS sessions kept for resumption, in this process only.
+    pub max_sessions: usize,
+    /// Connections to the origin at once.
+    pub max_origin_connections: usize,
+    /// Idle connections to the origin kept for reuse.
+    pub max_origin_idle: usize,
+    /// How long an idle connection to the origin is kept: shorter than common servers keep theirs (5 s), so that we seldom write
+    /// into a connection they are closing.
+    pub origin_idle: Duration,
+    /// How long connecting to the origin may take.
+    pub origin_connect: Duration,
+    /// How long the origin may take to begin its answer, counted from the upload's last progress.
+    pub origin_response: Duration,
+    /// How long the origin may be silent in the middle of an answer.
+    pub origin_silence: Duration,
+}
+
+/// How the edge leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// From the signal to the end: a load balancer goes on sending connections for a while, so they are accepted until `grace` is left.
+    pub timeout: Duration,
+    /// The last part of `timeout`, in which nothing new is accepted and what is open may finish.
+    pub grace: Duration,
+}
+
+impl Default for Refresh {
+    fn default() -> Self {
+        Self {
+            poll_interval: Duration::from_secs(2),
+            source_timeout: Duration::from_secs(10),
+            cold_read_timeout: Duration::from_secs(2),
+            fill_concurrency: 16,
+            fill_per_second: 1000,
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 20_000,
+            max_plain_connections: 2_000,
+            handshake: Duration::from_secs(10),
+            header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            upload_stall: Duration::from_secs(10),
+            write_stall: Duration::from_secs(10),
+            stream_stall: Duration::from_secs(60),
+            tunnel_idle: Duration::from_secs(600),
+            connection_lifetime: Duration::from_secs(3600),
+            close_grace: Duration::from_secs(5),
+            max_header_count: 100,
+            max_header_bytes: 32 * 1024,
+            max_concurrent_streams: 100,
+            max_sessions: 10_000,
+            max_origin_connections: 2_000,
+            max_origin_idle: 256,
+            origin_idle: Duration::from_secs(4),
+            origin_connect: Duration::from_secs(5),
+            origin_response: Duration::from_secs(60),
+            origin_silence: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        // ECS stops a Fargate task 120 s after SIGTERM at most; a load balancer deregisters within about that time.
+        Self { timeout: Duration::from_secs(110), grace: Duration::from_secs(10) }
+    }
+}
+
+impl Config {
+    /// An edge on loopback with ports of the system's choice, which leaves at once: for one machine and for tests.
+    pub fn on_loopback(origin: impl Into<String>, cache_dir: impl Into<PathBuf>) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            https_listen: any,
+            http_listen: any,
+            private_listen: any,
+            public_https_port: None,
+            origin: origin.into(),
+            cache_dir: cache_dir.into(),
+            certificate_cache_bytes: 64 * 1024 * 1024,
+            refresh: Refresh { poll_interval: Duration::from_millis(500), ..Refresh::default() },
+            limits: Limits::default(),
+            drain: Drain { timeout: Duration::from_secs(2), grace: Duration::from_secs(2) },
+        }
+    }
+}
+
+/// Where settings come from; a trait, because changing the environment of a running process is a data race.
+pub trait Env {
+    /// The value of a variable, `None` when it is not set.
+    fn var(&self, name: &str) -> Option<String>;
+}
+
+/// The environment of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnv;
+
+impl Env for ProcessEnv {
+    fn var(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+/// What the edge's own program needs beside the [`Config`].
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// What the edge is told.
+    pub config: Config,
+    /// The folder that is its source.
+    pub source_folder: PathBuf,
+    /// The files with its seal keys; secrets arrive as references.
+    pub seal_key_files: Vec<PathBuf>,
+    /// How it logs.
+    pub log_format: LogFormat,
+}
+
+/// Every problem of an environment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigProblems(pub Vec<String>);
+
+impl fmt::Display for ConfigProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} problem(s):", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+impl Program {
+    /// Reads `EDGE_*` variables; only the source, the seal keys, the cache folder and the origin have no default.
+    ///
+    /// # Errors
+    /// [`ConfigProblems`] with everything that is wrong.
+    pub fn from_env(env: &dyn Env) -> Result<Self, ConfigProblems> {
+        let mut read = Reader { env, problems: Vec::new() };
+        let mut config = Config {
+            https_listen: read.or("EDGE_HTTPS_LISTEN", SocketAddr::from(([0, 0, 0, 0], 443)), address),
+            http_listen: read.or("EDGE_HTTP_LISTEN", SocketAddr::from(([0, 0, 0, 0], 80)), address),
+            private_listen: read.or("EDGE_PRIVATE_LISTEN", SocketAddr::from(([127, 0, 0, 1], 9090)), address),
+            public_https_port: read.or("EDGE_PUBLIC_HTTPS_PORT", None, |text| number(text).map(Some)),
+            origin: read.required("EDGE_ORIGIN", "host:port of the origin", host_and_port).unwrap_or_default(),
+            cache_dir: read.required("EDGE_CACHE_DIR", "a folder of its own", path).unwrap_or_default(),
+            certificate_cache_bytes: read.or("EDGE_CERTIFICATE_CACHE", 64 * 1024 * 1024, bytes),
+            refresh: Refresh::default(),
+            limits: Limits::default(),
+            drain: Drain::default(),
+        };
+        read.refresh(&mut config.refresh);
+        read.limits(&mut config.limits);
+        config.drain.timeout = read.or("EDGE_DRAIN_TIMEOUT", config.drain.timeout, duration);
+        config.drain.grace = read.or("EDGE_DRAIN_GRACE", config.drain.grace, duration);
+        if config.drain.grace > config.drain.timeout {
+            read.problems.push("EDGE_DRAIN_GRACE is longer than EDGE_DRAIN_TIMEOUT, of which it is a part".to_owned());
+        }
+        let source_folder = read.required("EDGE_SOURCE_FOLDER", "the folder with index/ and sites/", path).unwrap_or_default();
+        let seal_key_files = read.required("EDGE_SEAL_KEYS", "the seal key files, separated by commas", |text| {
+            text.split(',').map(|t| path(t.trim())).collect()
+        });
+        let log_format = read.or("EDGE_LOG_FORMAT", LogFormat::Text, |text| text.parse().map_err(|error| format!("{error}")));
+        match read.problems.is_empty() {
+            true => Ok(Self { config, source_folder, seal_key_files: seal_key_files.unwrap_or_default(), log_format }),
+            false => Err(ConfigProblems(read.problems)),
+        }
+    }
+}
+
+/// Reads variables and gathers what is wrong with them.
+struct Reader<'a> {
+    env: &'a dyn Env,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn or<T>(&mut self, name: &str, default: T, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        match self.env.var(name).map(|text| parse(text.trim())) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(problem)) => {
+                self.problems.push(format!("{name}: {problem}"));
+                default
+            }
+        }
+    }
+
+    fn required<T>(&mut self, name: &str, what: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let Some(text) = self.env.var(name).filter(|text| !text.trim().is_empty()) else {
+            self.problems.push(format!("{name} is not set; it names {what}"));
+            return None;
+        };
+        parse(text.trim()).map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
+    }
+
+    fn refresh(&mut self, refresh: &mut Refresh) {
+        refresh.poll_interval = self.or("EDGE_POLL_INTERVAL", refresh.poll_interval, duration);
+        refresh.source_timeout = self.or("EDGE_SOURCE_TIMEOUT", refresh.source_timeout, duration);
+        refresh.cold_read_timeout = self.or("EDGE_COLD_READ_TIMEOUT", refresh.cold_read_timeout, duration);
+        refresh.fill_concurrency = self.or("EDGE_FILL_CONCURRENCY", refresh.fill_concurrency, number);
+        refresh.fill_per_second = self.or("EDGE_FILL_PER_SECOND", refresh.fill_per_second, number);
+    }
+
+    fn limits(&mut self, limits: &mut Limits) {
+        for (name, value) in [
+            ("EDGE_HANDSHAKE_TIMEOUT", &mut limits.handshake),
+            ("EDGE_HEADER_TIMEOUT", &mut limits.header_read),
+            ("EDGE_IDLE_TIMEOUT", &mut limits.idle),
+            ("EDGE_UPLOAD_STALL", &mut limits.upload_stall),
+            ("EDGE_WRITE_STALL", &mut limits.write_stall),
+            ("EDGE_TUNNEL_IDLE", &mut limits.tunnel_idle),
+            ("EDGE_CONNECTION_LIFETIME", &mut limits.connection_lifetime),
+            ("EDGE_ORIGIN_CONNECT_TIMEOUT", &mut limits.origin_connect),
+            ("EDGE_ORIGIN_RESPONSE_TIMEOUT", &mut limits.origin_response),
+            ("EDGE_ORIGIN_SILENCE_TIMEOUT", &mut limits.origin_silence),
+            ("EDGE_ORIGIN_IDLE", &mut limits.origin_idle),
+        ] {
+            *value = self.or(name, *value, duration);
+        }
+        for (name, value) in [
+            ("EDGE_MAX_CONNECTIONS", &mut limits.max_connections),
+            ("EDGE_MAX_PLAIN_CONNECTIONS", &mut limits.max_plain_connections),
+            ("EDGE_MAX_HEADER_COUNT", &mut limits.max_header_count),
+            ("EDGE_MAX_ORIGIN_CONNECTIONS", &mut limits.max_origin_connections),
+        ] {
+            *value = self.or(name, *value, number);
+        }
+        limits.max_header_bytes = self.or("EDGE_MAX_HEADER_BYTES", limits.max_header_bytes, |text| match bytes(text)? {
+            enough @ 8192.. => Ok(enough),
+            little => Err(format!("{little} bytes are too few; browsers send up to 8192")),
+        });
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as 0.0.0.0:443"))
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && !text.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("`{text}` is not host:port, such as 10.0.0.5:8080")),
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    match text.is_empty() {
+        true => Err("an empty path was given".to_owned()),
+        false => Ok(PathBuf::from(text)),
+    }
+}
+
+/// A positive whole number.
+fn number<T: std::str::FromStr + PartialEq + Default>(text: &str) -> Result<T, String> {
+    text.parse().ok().filter(|value| *value != T::default()).ok_or_else(|| format!("`{text}` is not a positive whole number that fits"))
+}
+
+/// A duration such as `500ms`, `10s` or `2m`; never zero.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let millis_each = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    match digits.parse::<u64>().ok().and_then(|count| count.checked_mul(millis_each)) {
+        Some(millis @ 1..) => Ok(Duration::from_millis(millis)),
+        _ => Err(format!("`{text}` is not a duration such as 500ms, 10s, 2m or 1h")),
+    }
+}
+
+/// A size such as `65536`, `64KiB` or `64MiB`; never zero.
+fn bytes(text: &str) -> Result<usize, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let each = match unit {
+        "" => 1,
+        "KiB" => 1024,
+        "MiB" => 1024 * 1024,
+        "GiB" => 1024 * 1024 * 1024,
+        _ => 0,
+    };
+    match digits.parse::<usize>().ok().and_then(|count| count.checked_mul(each)) {
+        Some(size @ 1..) => Ok(size),
+        _ => Err(format!("`{text}` is not a size such as 65536, 64KiB or 64MiB")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    struct Given(BTreeMap<&'static str, &'static str>);
+
+    impl Env for Given {
+        fn var(&self, name: &str) -> Option<String> {
+            self.0.get(name).map(|&value| value.to_owned())
+        }
+    }
+
+    fn complete() -> BTreeMap<&'static str, &'static str> {
+        [
+            ("EDGE_ORIGIN", "10.0.0.5:8080"),
+            ("EDGE_CACHE_DIR", "cache"),
+            ("EDGE_SOURCE_FOLDER", "bucket"),
+            ("EDGE_SEAL_KEYS", "a.json, b.json"),
+        ]
+        .into()
+    }
+
+    #[test]
+    fn four_settings_are_enough_and_the_rest_has_defaults() {
+        let program = Program::from_env(&Given(complete())).unwrap();
+        assert_eq!(program.seal_key_files, [PathBuf::from("a.json"), PathBuf::from("b.json")]);
+        assert_eq!(program.config.limits.handshake, Duration::from_secs(10));
+        assert_eq!(program.config.https_listen.port(), 443);
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let mut given = complete();
+        given.remove("EDGE_ORIGIN");
+        given.extend([
+            ("EDGE_HTTPS_LISTEN", "443"),
+            ("EDGE_POLL_INTERVAL", "fast"),
+            ("EDGE_DRAIN_GRACE", "1h"),
+            ("EDGE_MAX_CONNECTIONS", "0"),
+        ]);
+        let ConfigProblems(problems) = Program::from_env(&Given(given)).unwrap_err();
+        for name in ["EDGE_ORIGIN", "EDGE_HTTPS_LISTEN", "EDGE_POLL_INTERVAL", "EDGE_DRAIN_GRACE", "EDGE_MAX_CONNECTIONS"] {
+            assert!(problems.iter().any(|problem| problem.contains(name)), "{name}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 5);
+    }
+
+    #[test]
+    fn durations_and_sizes_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        for wrong in ["", "0s", "10", "1.5s", "99999999999999999999s", "-1s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

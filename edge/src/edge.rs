@@ -1,0 +1,294 @@
+//! An edge as a whole: started, addressed, and asked to leave.
+//!
+//! Arrives: a [`Config`] and its [`Parts`]. Leaves: three bound ports. Goes wrong: a [`StartError`] before anything is served.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use bundles::{EdgeSettings, SealKeys};
+use domains::{Clock, Hostname};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    certificates::{Certificates, Disk, DiskError, Ingredients},
+    config::{Config, Drain, Limits},
+    connections::Connections,
+    drain::{self, DrainReport, Leaving, Phase},
+    listener,
+    metrics::EdgeMetrics,
+    names::{Names, Served},
+    origin::{self, Origin},
+    plain, port80, private,
+    refresh::{Queue, Refresher},
+    source::Source,
+};
+
+/// What an edge works with, beside its configuration.
+pub struct Parts {
+    /// Where index and bundles come from.
+    pub source: Arc<dyn Source>,
+    /// What opens the bundles' keys.
+    pub seal_keys: SealKeys,
+    /// What tells the time to certificates.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why an edge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port could not be bound.
+    #[error("cannot listen on {address} ({what}); is something else using it, or is the port privileged?")]
+    Listen {
+        /// What the port is for.
+        what: &'static str,
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why it failed.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The cache folder cannot be used.
+    #[error("the cache folder cannot be used")]
+    Disk(#[from] DiskError),
+    /// There is nothing to open bundles with.
+    #[error("no seal key was given, so no bundle could be opened")]
+    NoSealKey,
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) names: Arc<Names>,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) metrics: EdgeMetrics,
+    pub(crate) limits: Limits,
+    pub(crate) leaving: Leaving,
+    pub(crate) public_https_port: u16,
+    settings: watch::Receiver<Option<Arc<EdgeSettings>>>,
+    loaded: watch::Receiver<bool>,
+}
+
+impl Shared {
+    pub(crate) fn settings(&self) -> Option<Arc<EdgeSettings>> {
+        self.settings.borrow().clone()
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// A running edge. Dropping it ends it at once; [`shutdown`](Self::shutdown) lets it leave politely.
+#[derive(Debug)]
+pub struct Edge {
+    /// Where TLS connections arrive.
+    pub https_addr: SocketAddr,
+    /// Where plain HTTP arrives.
+    pub http_addr: SocketAddr,
+    /// Where health and metrics are read.
+    pub private_addr: SocketAddr,
+    shared: Arc<Shared>,
+    phase: Arc<watch::Sender<Phase>>,
+    drain: Drain,
+    background: TaskTracker,
+    /// Ends polling, filling and the private port.
+    stop: CancellationToken,
+}
+
+impl Edge {
+    /// Starts an edge: reads its local disk, binds its ports, and begins to poll the source. It serves what the disk has at once.
+    ///
+    /// # Errors
+    /// A [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        if parts.seal_keys.is_empty() {
+            return Err(StartError::NoSealKey);
+        }
+        let https = bind("https", config.https_listen)?;
+        let http = bind("http", config.http_listen)?;
+        let private_port = bind("private", config.private_listen)?;
+        let folder = config.cache_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || Disk::open(&folder).map(|(disk, found)| Remembered::read(disk, found)));
+        let remembered = opened.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+        let Remembered { disk, names, settings, loaded } = remembered;
+
+        let metrics = EdgeMetrics::new();
+        let connections = Arc::new(Connections::default());
+        let certificates = Certificates::new(Ingredients {
+            names: Arc::clone(&names),
+            disk: Arc::clone(&disk),
+            source: Arc::clone(&parts.source),
+            seal_keys: parts.seal_keys,
+            clock: Arc::clone(&parts.clock),
+            connections: Arc::clone(&connections),
+            metrics: metrics.clone(),
+            memory_bytes: config.certificate_cache_bytes,
+            max_sessions: config.limits.max_sessions,
+            cold_read_timeout: config.refresh.cold_read_timeout,
+        });
+        let certificates = Arc::new(certificates.map_err(StartError::Tls)?);
+        let (settings, settings_seen) = watch::channel(settings.map(Arc::new));
+        let (loaded, loaded_seen) = watch::channel(loaded);
+        let (phase, leaving) = Leaving::new();
+        let shared = Arc::new(Shared {
+            names: Arc::clone(&names),
+            certificates: Arc::clone(&certificates),
+            connections: Arc::clone(&connections),
+            origin: Origin::new(config.origin.clone(), config.limits.clone()),
+            metrics: metrics.clone(),
+            limits: config.limits.clone(),
+            leaving,
+            public_https_port: config.public_https_port.unwrap_or(https.1.port()),
+            settings: settings_seen,
+            loaded: loaded_seen,
+        });
+        let refresher = Arc::new(Refresher {
+            names,
+            certificates,
+            disk,
+            source: parts.source,
+            clock: parts.clock,
+            connections,
+            metrics,
+            settings,
+            loaded,
+            config: config.refresh,
+            queue: Queue::default(),
+        });
+        let edge = Self {
+            https_addr: https.1,
+            http_addr: http.1,
+            private_addr: private_port.1,
+            shared,
+            phase: Arc::new(phase),
+            drain: config.drain,
+            background: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        edge.spawn_all(refresher, config.origin, [https.0, http.0, private_port.0]);
+        tracing::info!(https = %edge.https_addr, http = %edge.http_addr, private = %edge.private_addr, names = edge.shared.names.counts().0, "edge started");
+        Ok(edge)
+    }
+
+    /// Waits until the index is loaded; says whether that happened in time.
+    pub async fn until_ready(&self, wait: Duration) -> bool {
+        let mut loaded = self.shared.loaded.clone();
+        timeout(wait, loaded.wait_for(|loaded| *loaded)).await.is_ok_and(|loaded| loaded.is_ok())
+    }
+
+    /// Names in the index, and how many of them have their bundle on the local disk.
+    pub fn names(&self) -> (usize, usize) {
+        self.shared.names.counts()
+    }
+
+    /// The metrics, as the private port tells them.
+    pub fn metrics(&self) -> &telemetry::metrics::Metrics {
+        &self.shared.metrics.registry
+    }
+
+    /// Leaves: not ready at once, accepting for a while, then closed within the grace period.
+    pub async fn shutdown(self) -> DrainReport {
+        drain::leave(self.drain, Arc::clone(&self.phase), self.shared.leaving.clone()).await
+    }
+
+    fn spawn_all(&self, refresher: Arc<Refresher>, origin: String, [https, http, private_port]: [TcpListener; 3]) {
+        for hostname in self.shared.names.all_wanted() {
+            refresher.queue.push(hostname, true);
+        }
+        let shared = || Arc::clone(&self.shared);
+        let stop_accepting = self.shared.leaving.stop_accepting.clone();
+        self.background.spawn(self.until_stopped(listener::accept_https(shared(), https)));
+        self.background.spawn(self.until_stopped(plain::accept(shared(), http, stop_accepting, port80::answer)));
+        // The private port tells how leaving goes, so it stays to the end.
+        self.background.spawn(self.until_stopped(plain::accept(shared(), private_port, self.stop.clone(), private::answer)));
+        self.background.spawn(self.until_stopped(Arc::clone(&self.shared.origin).tidy()));
+        self.background.spawn(self.until_stopped(Arc::clone(&refresher).poll_forever()));
+        self.background.spawn(self.until_stopped(refresher.fill_forever()));
+        let wait = self.shared.limits.origin_connect;
+        self.background.spawn(self.until_stopped(async move {
+            if let Err(error) = origin::look(&origin, wait).await {
+                tracing::warn!(
+                    error = telemetry::error_chain(&error),
+                    "the origin is not there yet; requests are answered with 502 until it is"
+                );
+            }
+        }));
+    }
+
+    fn until_stopped(&self, work: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+        let stop = self.stop.clone();
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        }
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.shared.leaving.stop_accepting.cancel();
+        self.shared.leaving.end.cancel();
+    }
+}
+
+/// Runs an edge until `leave` completes, and lets it leave.
+///
+/// # Errors
+/// A [`StartError`] when it does not start.
+pub async fn run(config: Config, parts: Parts, leave: impl Future<Output = ()>) -> Result<DrainReport, StartError> {
+    let edge = Edge::start(config, parts).await?;
+    leave.await;
+    Ok(edge.shutdown().await)
+}
+
+/// What the local disk remembers.
+struct Remembered {
+    disk: Arc<Disk>,
+    names: Arc<Names>,
+    settings: Option<EdgeSettings>,
+    loaded: bool,
+}
+
+impl Remembered {
+    fn read(disk: Disk, found: Vec<(Hostname, Served)>) -> Self {
+        let names = Names::default();
+        let (shards, refused) = disk.shards();
+        for error in refused {
+            tracing::warn!(
+                code = error.reason(),
+                error = telemetry::error_chain(&error),
+                "a shard of the index on the local disk cannot be read"
+            );
+        }
+        let loaded = !shards.is_empty() || !found.is_empty();
+        for shard in shards {
+            // Each shard is there once, so none can be of a lower generation.
+            let _ = names.apply(shard);
+        }
+        let removed: Vec<_> =
+            found.into_iter().filter_map(|(hostname, served)| names.serve(&hostname, served).is_err().then_some(hostname)).collect();
+        if let Err(error) = disk.wipe(&removed) {
+            tracing::error!(error = telemetry::error_chain(&error), "removed bundles could not be wiped");
+        }
+        let settings = disk.settings().and_then(|bytes| EdgeSettings::from_bytes(&bytes).ok());
+        Self { disk: Arc::new(disk), names: Arc::new(names), settings, loaded }
+    }
+}
+
+fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = listener::bind(address).and_then(|listener| listener.local_addr().map(|address| (listener, address)));
+    bound.map_err(|cause| StartError::Listen { what, address, cause })
+}

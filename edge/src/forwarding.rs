@@ -1,0 +1,218 @@
+//! The headers an origin may believe.
+//!
+//! Arrives: a request's headers as a stranger wrote them. Leaves: the same without everything that says where the request came from or
+//! belongs to one hop, plus what the edge itself knows. Goes wrong: nothing; what may not pass is dropped.
+
+use std::net::IpAddr;
+
+use domains::TenantId;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+};
+
+/// Names the tenant to the origin.
+pub(crate) const TENANT: HeaderName = HeaderName::from_static("x-nameplate-tenant");
+/// Names the request, here, in the log and at the origin.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Headers that only the edge may set, as `-` spells them; their `_` spellings, which many origins read alike, go too.
+const OURS: &[&str] = &[
+    "cf-connecting-ip",
+    "client-ip",
+    "fastly-client-ip",
+    "forwarded",
+    "proxy",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-original-host",
+    "x-original-url",
+    "x-real-ip",
+    "x-request-id",
+    "x-rewrite-url",
+];
+
+/// And every header that begins so.
+const OUR_PREFIXES: &[&str] = &["x-forwarded-", "x-nameplate-"];
+
+/// Headers of one hop, with or without `Connection` naming them.
+///
+/// Source: RFC 9110, section 7.6.1.
+const ONE_HOP: &[&str] = &["keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"];
+
+/// What the edge knows about a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) client: IpAddr,
+    pub(crate) authority: &'a str,
+    pub(crate) public_port: u16,
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) request_id: &'a HeaderValue,
+}
+
+/// Makes a client's headers into the ones the origin gets.
+pub(crate) fn to_origin(headers: &mut HeaderMap, known: Known<'_>) {
+    let trailers_wanted = headers.get_all(TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    drop_one_hop(headers);
+    drop_ours(headers);
+    headers.remove(EXPECT);
+    join_cookies(headers);
+    if trailers_wanted {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    // Every value below is made of visible ASCII; one that were not would be left out rather than take the request down.
+    let mut set = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(HOST, known.authority);
+    set(FORWARDED_FOR, &known.client.to_canonical().to_string());
+    set(FORWARDED_HOST, known.authority);
+    set(FORWARDED_PORT, &known.public_port.to_string());
+    set(FORWARDED_PROTO, "https");
+    set(TENANT, known.tenant.as_str());
+    headers.insert(REQUEST_ID, known.request_id.clone());
+}
+
+/// Makes an origin's headers into the ones the client gets.
+pub(crate) fn to_client(headers: &mut HeaderMap) {
+    drop_one_hop(headers);
+}
+
+/// Takes from trailers what would not have passed as headers.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    drop_one_hop(trailers);
+    drop_ours(trailers);
+    for name in [HOST, COOKIE, http::header::CONTENT_LENGTH, http::header::AUTHORIZATION] {
+        trailers.remove(name);
+    }
+}
+
+/// Drops `Connection`, everything it names, and what belongs to one hop anyway.
+pub(crate) fn drop_one_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    named.iter().for_each(|name| {
+        headers.remove(name);
+    });
+    for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    ONE_HOP.iter().for_each(|&name| {
+        headers.remove(name);
+    });
+}
+
+fn drop_ours(headers: &mut HeaderMap) {
+    let dropped: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
+    dropped.iter().for_each(|name| {
+        headers.remove(name);
+    });
+}
+
+/// Whether only the edge may set a header of this name; names arrive in lower case.
+fn is_ours(name: &str) -> bool {
+    let dashed;
+    let name = if name.contains('_') {
+        dashed = name.replace('_', "-");
+        &dashed
+    } else {
+        name
+    };
+    OURS.contains(&name) || OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// HTTP/2 may send a cookie in pieces; HTTP/1.1 has one line.
+///
+/// Source: RFC 9113, section 8.2.3.
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn forwarded(lines: &[(&str, &str)]) -> Vec<(String, String)> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let (tenant, request_id) = (TenantId::parse("acme").unwrap(), HeaderValue::from_static("id"));
+        let client = IpAddr::V6(Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped());
+        to_origin(&mut headers, Known { client, authority: "Shop.brand.com", public_port: 443, tenant: &tenant, request_id: &request_id });
+        let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+        lines.sort();
+        lines
+    }
+
+    const SET: [(&str, &str); 7] = [
+        ("host", "Shop.brand.com"),
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-host", "Shop.brand.com"),
+        ("x-forwarded-port", "443"),
+        ("x-forwarded-proto", "https"),
+        ("x-nameplate-tenant", "acme"),
+        ("x-request-id", "id"),
+    ];
+
+    #[test]
+    fn nothing_a_client_says_about_its_origin_reaches_ours() {
+        let spoofed: Vec<(String, &str)> = OURS
+            .iter()
+            .map(|&name| name.to_owned())
+            .chain(["x-forwarded-for", "x-forwarded-anything", "x-nameplate-tenant", "x-nameplate-admin"].map(String::from))
+            .flat_map(|name| [name.replace('-', "_"), name])
+            .chain(["x_forwarded-for".to_owned(), "keep-alive".to_owned(), "proxy-authorization".to_owned(), "upgrade".to_owned()])
+            .map(|name| (name, "spoofed"))
+            .collect();
+        let lines: Vec<(&str, &str)> = spoofed.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let expected = SET.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(forwarded(&lines), expected);
+    }
+
+    #[test]
+    fn connection_cannot_strip_what_the_edge_says_and_what_it_names_is_dropped() {
+        let lines = forwarded(&[
+            ("connection", "close, X-Forwarded-For, x-nameplate-tenant, host, x-secret"),
+            ("x-secret", "1"),
+            ("accept", "*/*"),
+        ]);
+        let mut expected: Vec<_> = SET.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        expected.insert(0, ("accept".to_owned(), "*/*".to_owned()));
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_cookie_in_pieces_becomes_one_line_and_other_lines_stay_apart() {
+        let lines = forwarded(&[("cookie", "a=1"), ("cookie", "b=2"), ("via", "x"), ("via", "y")]);
+        let of = |wanted: &str| lines.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+        assert_eq!(of("cookie"), ["a=1; b=2"]);
+        assert_eq!(of("via"), ["x", "y"]);
+    }
+
+    #[test]
+    fn an_ipv6_client_is_told_as_it_is() {
+        assert_eq!(IpAddr::V6(Ipv6Addr::LOCALHOST).to_canonical().to_string(), "::1");
+    }
+}

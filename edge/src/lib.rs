@@ -1,0 +1,38 @@
+//! The TLS-terminating proxy: what runs all day. It can neither issue nor write, because the code for either is not linked in.
+//!
+//! Arrives: connections of strangers, and the index with its bundles from a [`Source`] that can only be read. Leaves: requests to
+//! the origin with the tenant they belong to. Goes wrong: all that strangers, networks and faulty objects can do; a name once served
+//! stays served until a tombstone of a higher version says otherwise, whatever else is down.
+//!
+//! In the order a connection meets them: `listener` (accept, limits) → `hello` (ClientHello to hostname) → `names` (the index in
+//! memory) → `certificates` (parsed keys, the local disk, one read of the source) → `connections` (who is open, for whom) → `proxy`
+//! (`authority`, `framing`, `forwarding`, `origin`, `tunnel`). Beside them: `refresh` (the index polled, bundles filled in), `port80`,
+//! `private`, `drain`.
+
+mod authority;
+mod body;
+mod certificates;
+pub mod config;
+mod connections;
+mod drain;
+mod edge;
+mod forwarding;
+mod framing;
+mod hello;
+mod listener;
+mod metrics;
+mod names;
+mod origin;
+mod plain;
+mod port80;
+mod private;
+mod proxy;
+mod refresh;
+pub mod source;
+mod tunnel;
+mod watch;
+
+pub use config::Config;
+pub use drain::DrainReport;
+pub use edge::{Edge, Parts, StartError, run};
+pub use source::{Etag, Fetched, FolderSource, Source, SourceError};

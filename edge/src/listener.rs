@@ -1,0 +1,352 @@
+//! From an accepted socket to a connection that speaks HTTP.
+//!
+//! Arrives: TCP connections. Leaves: requests to [`proxy`](crate::proxy). Goes wrong: too many connections (closed at once), a handshake
+//! that takes too long, a name we do not know (alert `unrecognized_name`, nothing read), a client that stalls; each is counted by reason.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::{
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::Service,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
+use telemetry::metrics::GaugeHold;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, MissedTickBehavior, timeout_at},
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    body::Answer,
+    certificates::LoadError,
+    config::Limits,
+    drain::{Leaving, Phase},
+    edge::Shared,
+    framing::Scanned,
+    hello,
+    names::Match,
+    proxy::{Connection, Requests},
+    watch::{self, Activity, Verdict, WatchedIo},
+};
+
+/// Connections the kernel may hold ready for us.
+const BACKLOG: i32 = 4096;
+
+/// A fatal `internal_error` alert: the name is known, but there is nothing to serve it with.
+const INTERNAL_ERROR: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 80];
+
+/// HTTP/2 windows: enough for a fast upload, little enough for a hundred streams (the values Envoy advises for edges).
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Binds a port.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until told to stop; each connection takes one of `places`, and is closed at once when there is none.
+pub(crate) async fn accept<F>(listener: TcpListener, places: usize, stop: CancellationToken, over: impl Fn(), serve: F)
+where
+    F: Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
+{
+    let places = Arc::new(Semaphore::new(places));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, from)) => match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => serve(socket, from, place),
+                Err(_) => over(),
+            },
+            // Out of file descriptors, most likely: trying again at once would only burn the CPU the others need.
+            Err(error) if !is_of_one_connection(&error) => {
+                tracing::warn!(error = telemetry::error_chain(&error), "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+}
+
+/// Accepts on the TLS port.
+pub(crate) async fn accept_https(shared: Arc<Shared>, listener: TcpListener) {
+    let (stop, places) = (shared.leaving.stop_accepting.clone(), shared.limits.max_connections);
+    let over = || shared.metrics.connection_ended("over_limit");
+    let serve = |socket, from: SocketAddr, place| {
+        shared.metrics.accepted_https.increment();
+        let held = Held { _place: place, _open: shared.metrics.open_https.hold() };
+        let (shared, end) = (Arc::clone(&shared), shared.leaving.end.clone());
+        shared.leaving.tasks.clone().spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = serve_https(shared, socket, from.ip().to_canonical(), held) => {}
+            }
+        });
+    };
+    accept(listener, places, stop, over, serve).await;
+}
+
+/// What a connection takes while it is open.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _place: OwnedSemaphorePermit,
+    _open: GaugeHold,
+}
+
+async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, held: Held) {
+    keep_alive(&socket);
+    let activity = Activity::new();
+    let io = WatchedIo::new(socket, Arc::clone(&activity));
+    // One deadline for the ClientHello and all that follows it.
+    let deadline = Instant::now() + shared.limits.handshake;
+    let (sni, found, stream) = match timeout_at(deadline, shake_hands(&shared, io)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(outcome)) => return shared.metrics.handshake(outcome),
+        Err(_) => return shared.metrics.handshake("timeout"),
+    };
+    shared.metrics.handshake("done");
+    activity.handshake_done();
+    let registration = shared.connections.register(&found.hostname, &found.tenant);
+    let finish = registration.finish.clone();
+    // The name may have gone between the look and the registration.
+    if !shared.names.find(&sni).is_some_and(|now| now.hostname == found.hostname && now.tenant == found.tenant) {
+        return shared.metrics.connection_ended("removed");
+    }
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let mut connection = Connection {
+        sni,
+        found,
+        client,
+        is_http2,
+        heads: None,
+        activity: Arc::clone(&activity),
+        registration,
+        shared: Arc::clone(&shared),
+        _held: held,
+    };
+    let driven = Driven { activity, finish: finish.clone(), limits: &shared.limits, leaving: &shared.leaving, is_http2 };
+    let ended = if is_http2 {
+        // Ends the tasks of the connection's streams together with it, however it ends.
+        let end = CancellationToken::new();
+        let _end_streams = end.clone().drop_guard();
+        let served = http2_builder(&shared.limits, end).serve_connection(TokioIo::new(stream), Requests(Arc::new(connection)));
+        driven.drive(served).await
+    } else {
+        let (io, heads) = Scanned::new(stream, shared.limits.max_header_bytes + 1024);
+        connection.heads = Some(heads);
+        let served = http1_builder(&shared.limits).serve_connection(TokioIo::new(io), Requests(Arc::new(connection))).with_upgrades();
+        driven.drive(served).await
+    };
+    if let Some(reason) = ended {
+        shared.metrics.connection_ended(reason);
+        tracing::debug!(code = reason, "connection ended by the edge");
+    }
+}
+
+/// Reads the ClientHello, finds the name and its certificate, and finishes the handshake.
+async fn shake_hands(shared: &Arc<Shared>, io: WatchedIo) -> Result<(domains::Hostname, Match, TlsStream<WatchedIo>), &'static str> {
+    let mut start = match LazyConfigAcceptor::new(Acceptor::default(), io).await {
+        Ok(start) => start,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err("not_tls"),
+        Err(_) => return Err("gone"),
+    };
+    let sni = match hello::hostname(start.client_hello().server_name()) {
+        Ok(sni) => sni,
+        Err(unnamed) => return Err(refuse(&mut start.io, &hello::UNRECOGNIZED_NAME, unnamed.reason()).await),
+    };
+    let Some(found) = shared.names.find(&sni) else {
+        tracing::debug!(hostname = %sni, "handshake refused: the name is not in the index");
+        return Err(refuse(&mut start.io, &hello::UNRECOGNIZED_NAME, "unknown_name").await);
+    };
+    let config = match shared.certificates.config_for(&found).await {
+        Ok(config) => config,
+        Err(error) => {
+            let reason = match *error {
+                LoadError::Refused { .. } => "bundle_refused",
+                LoadError::Absent(_) => "bundle_absent",
+                _ => "bundle_unreachable",
+            };
+            tracing::warn!(hostname = %found.hostname, code = reason, error = telemetry::error_chain(&*error), "handshake refused");
+            return Err(refuse(&mut start.io, &INTERNAL_ERROR, reason).await);
+        }
+    };
+    match start.into_stream(config).await {
+        Ok(stream) => Ok((sni, found, stream)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("tls_failed"),
+        Err(_) => Err("gone"),
+    }
+}
+
+async fn refuse(io: &mut WatchedIo, alert: &[u8], reason: &'static str) -> &'static str {
+    // The client may be gone already, which changes nothing.
+    if io.write_all(alert).await.is_ok() {
+        let _ = io.shutdown().await;
+    }
+    reason
+}
+
+/// Small writes at once, and probes for clients that vanished without a word.
+pub(crate) fn keep_alive(socket: &TcpStream) {
+    let probes = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+    // Both only improve matters; a socket that refuses them still works.
+    let _ = socket.set_nodelay(true);
+    let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&probes);
+}
+
+pub(crate) fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // Both waits for a header are judged by `watch`, which knows idle connections from slow headers.
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(limits.max_header_count)
+        .max_header_size(limits.max_header_bytes);
+    builder
+}
+
+fn http2_builder(limits: &Limits, end: CancellationToken) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(Streams(end));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        // Streams that clients open and reset at once are answered with GOAWAY after this many (CVE-2023-44487, CVE-2025-8671).
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(128);
+    builder
+}
+
+/// Runs the streams of one HTTP/2 connection, and ends them with it.
+#[derive(Clone, Debug)]
+struct Streams(CancellationToken);
+
+impl<F> Executor<F> for Streams
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        let end = self.0.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                _ = stream => {}
+            }
+        });
+    }
+}
+
+/// A hyper connection that can be asked to end after its requests.
+pub(crate) trait Served: Future<Output = Result<(), hyper::Error>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S> Served for http1::UpgradeableConnection<I, S>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: Service<http::Request<Incoming>, Response = http::Response<Answer>, Error = std::convert::Infallible>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Served for http2::Connection<I, S, Streams>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: Service<http::Request<Incoming>, Response = http::Response<Answer>, Error = std::convert::Infallible>,
+    S::Future: Send + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// What decides how long a connection lives.
+pub(crate) struct Driven<'a> {
+    pub(crate) activity: Arc<Activity>,
+    /// Cancelled when the connection's name goes.
+    pub(crate) finish: CancellationToken,
+    pub(crate) limits: &'a Limits,
+    pub(crate) leaving: &'a Leaving,
+    pub(crate) is_http2: bool,
+}
+
+impl Driven<'_> {
+    /// Runs a connection to its end, and says why when the edge ended it.
+    pub(crate) async fn drive(self, served: impl Served) -> Option<&'static str> {
+        let mut served = std::pin::pin!(served);
+        let mut look = tokio::time::interval(watch::look_interval(self.limits));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut phase = self.leaving.phase.clone();
+        let mut finishing: Option<&'static str> = None;
+        let mut cut_off: Option<Instant> = None;
+        // The edge may be leaving already.
+        phase.mark_changed();
+        loop {
+            tokio::select! {
+                _ = &mut served => return finishing,
+                () = self.finish.cancelled(), if cut_off.is_none() => {
+                    served.as_mut().finish();
+                    finishing = Some("removed");
+                    cut_off = Some(Instant::now() + self.limits.close_grace);
+                }
+                _ = phase.changed(), if finishing.is_none() => {
+                    let now = *phase.borrow_and_update();
+                    // An idle HTTP/1 connection is left open while draining: closing it could meet a request on its way. HTTP/2
+                    // has GOAWAY for that.
+                    if now == Phase::Closing || (now == Phase::Draining && self.is_http2) {
+                        served.as_mut().finish();
+                        finishing = (now == Phase::Closing).then_some("leaving");
+                    }
+                }
+                _ = look.tick() => {
+                    if cut_off.is_some_and(|cut_off| Instant::now() >= cut_off) {
+                        return Some("removed_unfinished");
+                    }
+                    match self.activity.verdict(self.limits, !self.is_http2) {
+                        Verdict::Keep => {}
+                        Verdict::Abort(reason) => {
+                            self.activity.reset_on_close();
+                            return Some(reason);
+                        }
+                        Verdict::Finish(reason) if finishing.is_none() => {
+                            served.as_mut().finish();
+                            finishing = Some(reason);
+                            cut_off = cut_off.or_else(|| (reason == "idle").then(|| Instant::now() + self.limits.close_grace));
+                        }
+                        Verdict::Finish(_) => {}
+                    }
+                }
+            }
+        }
+    }
+}

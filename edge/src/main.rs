@@ -1,0 +1,64 @@
+//! The edge as a program: reads its environment, serves until SIGTERM or SIGINT, and leaves politely.
+
+use std::{fs, process::ExitCode, sync::Arc};
+
+use bundles::{SealKeyPair, SealKeys};
+use domains::SystemClock;
+use edge::{
+    FolderSource, Parts,
+    config::{ProcessEnv, Program},
+};
+use telemetry::error_chain;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// `EX_USAGE` of sysexits.h: the configuration is wrong, and starting again would not help.
+const EXIT_CONFIG: u8 = 64;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let program = match Program::from_env(&ProcessEnv) {
+        Ok(program) => program,
+        Err(problems) => {
+            eprintln!("edge: {problems}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    telemetry::init(program.log_format);
+    let seal_keys = match read_seal_keys(&program) {
+        Ok(seal_keys) => seal_keys,
+        Err(problem) => {
+            eprintln!("edge: {problem}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    tracing::info!(config = ?program.config, source = %program.source_folder.display(), "configuration");
+    let source = Arc::new(FolderSource::new(program.source_folder));
+    match edge::run(program.config, Parts { source, seal_keys, clock: Arc::new(SystemClock) }, told_to_leave()).await {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = error_chain(&error), "the edge did not start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_seal_keys(program: &Program) -> Result<SealKeys, String> {
+    let read = |path: &std::path::PathBuf| {
+        let bytes = fs::read(path)
+            .map(zeroize::Zeroizing::new)
+            .map_err(|error| format!("the seal key {} cannot be read: {error}", path.display()))?;
+        SealKeyPair::from_json(&bytes).map_err(|error| format!("the seal key {} cannot be used: {}", path.display(), error_chain(&error)))
+    };
+    program.seal_key_files.iter().map(read).collect()
+}
+
+async fn told_to_leave() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be received; leaving at once");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

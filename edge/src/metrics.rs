@@ -1,0 +1,84 @@
+//! What the edge counts.
+//!
+//! Arrives: events from every part. Leaves: numbers on the private port. Goes wrong: nothing; labels are fixed when compiling, so no
+//! stranger can grow them.
+
+use std::sync::Arc;
+
+use telemetry::metrics::{self, Counter, Gauge, Metrics};
+
+/// The edge's counters and gauges. The hot ones are looked up once.
+#[derive(Clone, Debug)]
+pub(crate) struct EdgeMetrics {
+    pub(crate) registry: Arc<Metrics>,
+    pub(crate) names_known: Gauge,
+    pub(crate) bundles_cold: Gauge,
+    pub(crate) certificate_cache_bytes: Gauge,
+    pub(crate) certificate_memory: Counter,
+    pub(crate) certificate_disk: Counter,
+    pub(crate) certificate_source: Counter,
+    pub(crate) source_errors: Counter,
+    pub(crate) open_https: Gauge,
+    pub(crate) accepted_https: Counter,
+    responses: [Counter; 5],
+}
+
+impl EdgeMetrics {
+    pub(crate) fn new() -> Self {
+        let registry = Arc::new(Metrics::default());
+        let lookups =
+            |place| registry.counter(metrics::CERTIFICATE_LOOKUPS_TOTAL, "Certified keys by where they were found.", Some(("from", place)));
+        let responses =
+            |class| registry.counter(metrics::REQUESTS_TOTAL, "Requests answered, by class of status.", Some(("status", class)));
+        Self {
+            names_known: registry.gauge(metrics::NAMES_KNOWN, "Names in the index that are not removed.", None),
+            bundles_cold: registry.gauge(metrics::BUNDLES_COLD, "Names whose newest bundle is not on the local disk.", None),
+            certificate_cache_bytes: registry.gauge(metrics::CERTIFICATE_CACHE_BYTES, "Bytes of parsed certified keys in memory.", None),
+            certificate_memory: lookups("memory"),
+            certificate_disk: lookups("disk"),
+            certificate_source: lookups("source"),
+            source_errors: registry.counter(metrics::SOURCE_ERRORS_TOTAL, "Reads of the source that failed.", None),
+            open_https: registry.gauge(metrics::CONNECTIONS_OPEN, "Connections open.", Some(("port", "https"))),
+            accepted_https: registry.counter(metrics::CONNECTIONS_TOTAL, "Connections accepted.", Some(("port", "https"))),
+            responses: [responses("1xx"), responses("2xx"), responses("3xx"), responses("4xx"), responses("5xx")],
+            registry,
+        }
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, status: http::StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
+        self.responses[class - 1].increment();
+    }
+
+    /// The edge itself refused a request.
+    pub(crate) fn request_refused(&self, reason: &'static str) {
+        self.registry
+            .counter(metrics::REQUESTS_REFUSED_TOTAL, "Requests the edge refused, by reason.", Some(("reason", reason)))
+            .increment();
+    }
+
+    /// A bundle, a shard or the settings were refused.
+    pub(crate) fn object_refused(&self, reason: &'static str) {
+        self.registry
+            .counter(metrics::OBJECTS_REFUSED_TOTAL, "Objects of the source that were refused, by reason.", Some(("reason", reason)))
+            .increment();
+    }
+
+    /// A handshake ended.
+    pub(crate) fn handshake(&self, outcome: &'static str) {
+        self.registry.counter(metrics::HANDSHAKES_TOTAL, "Handshakes, by outcome.", Some(("outcome", outcome))).increment();
+    }
+
+    /// The edge ended or refused a connection.
+    pub(crate) fn connection_ended(&self, reason: &'static str) {
+        self.registry
+            .counter(metrics::CONNECTIONS_ENDED_TOTAL, "Connections the edge refused or ended, by reason.", Some(("reason", reason)))
+            .increment();
+    }
+
+    /// The source was read.
+    pub(crate) fn source_read(&self, kind: &'static str) {
+        self.registry.counter(metrics::SOURCE_READS_TOTAL, "Reads of the source, by kind.", Some(("kind", kind))).increment();
+    }
+}

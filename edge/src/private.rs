@@ -1,0 +1,39 @@
+//! Health and metrics, for the operator. Nothing here changes anything.
+//!
+//! Arrives: GET requests. Leaves: `/healthz` (the process answers), `/readyz` (the index is loaded, and the edge is not leaving),
+//! `/metrics` (Prometheus). Goes wrong: `/readyz` says 503 before the index was loaded and after SIGTERM, and never because of anything
+//! the edge depends on: an edge that keeps serving through an outage must not be taken out by it.
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::{drain::Phase, edge::Shared, plain::text};
+
+pub(crate) fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<String> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n");
+    }
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => readiness(shared),
+        "/metrics" => metrics(shared),
+        _ => text(StatusCode::NOT_FOUND, "There are /healthz, /readyz and /metrics.\n"),
+    }
+}
+
+fn readiness(shared: &Shared) -> Response<String> {
+    match (shared.is_loaded(), shared.leaving.phase()) {
+        (true, Phase::Serving) => text(StatusCode::OK, "ready\n"),
+        (true, _) => text(StatusCode::SERVICE_UNAVAILABLE, "leaving\n"),
+        (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, "the index is not loaded yet\n"),
+    }
+}
+
+fn metrics(shared: &Shared) -> Response<String> {
+    let (known, served) = shared.names.counts();
+    shared.metrics.names_known.set(known);
+    shared.metrics.bundles_cold.set(known.saturating_sub(served));
+    let mut answer = text(StatusCode::OK, shared.metrics.registry.to_prometheus());
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    answer
+}

@@ -1,0 +1,275 @@
+//! One request: from the client's words to the origin's answer.
+//!
+//! Arrives: a request on a connection whose SNI is known. Leaves: the origin's answer, streamed. Goes wrong: requests for another name
+//! (421), with two readings (400), for a name that went meanwhile (421); an origin that is not there (502), too slow (504) or too busy
+//! (503). The edge's own answers are a few words of text with the request's id.
+
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use domains::Hostname;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, CONTENT_TYPE, UPGRADE},
+};
+use hyper::{body::Incoming, service::Service};
+
+use crate::{
+    authority,
+    body::{Answer, Upload, UploadProgress},
+    connections::Registration,
+    drain::Phase,
+    edge::Shared,
+    forwarding::{self, Known, REQUEST_ID},
+    framing::Heads,
+    listener::Held,
+    names::Match,
+    tunnel,
+    watch::{Activity, RequestGuard},
+};
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) sni: Hostname,
+    /// What the name was in the index at the handshake.
+    pub(crate) found: Match,
+    pub(crate) client: IpAddr,
+    pub(crate) is_http2: bool,
+    /// What was seen of request headers; HTTP/1 only.
+    pub(crate) heads: Option<Heads>,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) registration: Registration,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) _held: Held,
+}
+
+/// Answers a connection's requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Requests(pub(crate) Arc<Connection>);
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let connection = Arc::clone(&self.0);
+        Box::pin(async move { Ok(connection.answer(request).await) })
+    }
+}
+
+/// A request the edge answers itself.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    status: StatusCode,
+    reason: &'static str,
+    words: &'static str,
+    /// The connection cannot or should not be used again.
+    close: bool,
+}
+
+impl Connection {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        let guard = self.activity.request();
+        let request_id = new_request_id();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let mut answer = match self.forward(request, guard, &request_id).await {
+            Ok(answer) => answer,
+            Err((refused, guard)) => {
+                self.shared.metrics.request_refused(refused.reason);
+                own_answer(refused, guard, &request_id, self.is_http2)
+            }
+        };
+        if !self.is_http2 && self.shared.leaving.phase() != Phase::Serving && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.shared.metrics.answered(answer.status());
+        tracing::debug!(
+            target: "edge::requests",
+            hostname = %self.sni, tenant = %self.found.tenant, request_id = request_id.to_str().unwrap_or_default(),
+            %method, path, outcome = answer.status().as_u16(), "request"
+        );
+        answer
+    }
+
+    async fn forward(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        guard: RequestGuard,
+        request_id: &HeaderValue,
+    ) -> Result<Response<Answer>, (Refused, RequestGuard)> {
+        if let Err(refused) = self.check(&request) {
+            return Err((refused, guard));
+        }
+        let upgrade = wanted_upgrade(&request);
+        let client_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let progress = UploadProgress::new();
+        let request = match self.to_origin(request, request_id, upgrade, &progress) {
+            Ok(request) => request,
+            Err(refused) => return Err((refused, guard)),
+        };
+        let (mut answer, lease) = match self.shared.origin.send(request, &progress).await {
+            Ok(sent) => sent,
+            Err(error) => {
+                tracing::warn!(
+                    hostname = %self.sni, request_id = request_id.to_str().unwrap_or_default(),
+                    code = error.reason(), error = telemetry::error_chain(&error), "no answer from the origin"
+                );
+                let refused = Refused { status: error.status(), reason: error.reason(), words: words_of(error.status()), close: false };
+                return Err((refused, guard));
+            }
+        };
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client) = client_upgrade else {
+                let words = "The site answered in a protocol nobody asked for.";
+                return Err((Refused { status: StatusCode::BAD_GATEWAY, reason: "origin_failed", words, close: false }, guard));
+            };
+            let origin = hyper::upgrade::on(&mut answer);
+            let ends = tunnel::Ends {
+                finish: self.registration.finish.clone(),
+                leave: self.shared.leaving.end.clone(),
+                idle: self.shared.limits.tunnel_idle,
+                write_stall: self.shared.limits.write_stall,
+            };
+            // The connection stays registered, and counted, for as long as its tunnel lives.
+            let connection = Arc::clone(self);
+            self.shared.leaving.tasks.spawn(async move {
+                let ended = tunnel::carry(client, origin, ends).await;
+                connection.shared.metrics.connection_ended(ended);
+                drop((connection, lease));
+            });
+            return Ok(switched(answer, guard));
+        }
+        let (mut parts, body) = answer.into_parts();
+        forwarding::to_client(&mut parts.headers);
+        parts.version = Version::default();
+        parts.extensions.clear();
+        Ok(Response::from_parts(parts, Answer::origin(body, self.shared.limits.origin_silence, lease, guard)))
+    }
+
+    /// Refuses what must not reach the origin.
+    fn check(&self, request: &Request<Incoming>) -> Result<(), Refused> {
+        let clear = self.heads.as_ref().is_none_or(|heads| heads.next_is_clear(request.headers()));
+        if !clear {
+            let words = "The request's length can be read in two ways.";
+            return Err(Refused { status: StatusCode::BAD_REQUEST, reason: "ambiguous_length", words, close: true });
+        }
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            let words = "This method is not served here.";
+            return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, reason: "method", words, close: true });
+        }
+        let authority = authority::of_request(request.version(), request.uri(), request.headers());
+        authority.and_then(|authority| authority::check(authority, &self.sni)).map_err(|refusal| {
+            let words = match refusal {
+                authority::Refusal::Misdirected => "This connection was opened for another name.",
+                _ => "The request must name its host exactly once.",
+            };
+            Refused { status: refusal.status(), reason: refusal.reason(), words, close: true }
+        })?;
+        // Whose the name is, is asked for every request: it may have changed since the handshake.
+        match self.shared.names.find(&self.sni) {
+            Some(now) if now.hostname == self.found.hostname && now.tenant == self.found.tenant => Ok(()),
+            _ => {
+                let words = "This name is not served on this connection any more.";
+                Err(Refused { status: StatusCode::MISDIRECTED_REQUEST, reason: "moved", words, close: true })
+            }
+        }
+    }
+
+    fn to_origin(
+        &self,
+        request: Request<Incoming>,
+        request_id: &HeaderValue,
+        upgrade: Option<HeaderValue>,
+        progress: &Arc<UploadProgress>,
+    ) -> Result<Request<Upload>, Refused> {
+        let (mut parts, body) = request.into_parts();
+        let unreadable =
+            Refused { status: StatusCode::BAD_REQUEST, reason: "target", words: "The request's target cannot be read.", close: true };
+        let authority = authority::of_request(parts.version, &parts.uri, &parts.headers).map_err(|_| unreadable)?.to_owned();
+        let known = Known {
+            client: self.client,
+            authority: &authority,
+            public_port: self.shared.public_https_port,
+            tenant: &self.found.tenant,
+            request_id,
+        };
+        forwarding::to_origin(&mut parts.headers, known);
+        if let Some(protocol) = upgrade {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, protocol);
+        }
+        let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        parts.uri = Uri::builder().path_and_query(target).build().map_err(|_| unreadable)?;
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        let body = Upload::new(body, self.shared.limits.upload_stall, Arc::clone(progress));
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+/// The one protocol a client may switch to: anything else, `h2c` above all, would carry requests past every check here.
+fn wanted_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let asks = |name: http::HeaderName, word: &str| {
+        let values = request.headers().get_all(name);
+        values
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|it| it.trim().eq_ignore_ascii_case(word))
+    };
+    let whole =
+        request.version() == Version::HTTP_11 && *request.method() == Method::GET && hyper::body::Body::is_end_stream(request.body());
+    (whole && asks(CONNECTION, "upgrade") && asks(UPGRADE, "websocket")).then(|| HeaderValue::from_static("websocket"))
+}
+
+fn switched(answer: Response<Incoming>, guard: RequestGuard) -> Response<Answer> {
+    let (mut parts, _) = answer.into_parts();
+    let protocol = parts.headers.remove(UPGRADE);
+    forwarding::to_client(&mut parts.headers);
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(UPGRADE, protocol.unwrap_or_else(|| HeaderValue::from_static("websocket")));
+    parts.extensions.clear();
+    Response::from_parts(parts, Answer::own("", Some(guard)))
+}
+
+fn own_answer(refused: Refused, guard: RequestGuard, request_id: &HeaderValue, is_http2: bool) -> Response<Answer> {
+    let text = format!("{}\n{}\nrequest {}\n", refused.status, refused.words, request_id.to_str().unwrap_or_default());
+    let mut answer = Response::new(Answer::own(text, Some(guard)));
+    *answer.status_mut() = refused.status;
+    let headers: &mut HeaderMap = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(REQUEST_ID, request_id.clone());
+    if refused.close && !is_http2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+fn words_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::GATEWAY_TIMEOUT => "The site took too long to answer.",
+        StatusCode::SERVICE_UNAVAILABLE => "The site is too busy. Please try again.",
+        StatusCode::REQUEST_TIMEOUT => "The upload made no progress.",
+        StatusCode::BAD_REQUEST => "The upload broke off.",
+        _ => "The site cannot be reached at the moment.",
+    }
+}
+
+/// An id that no other request of any edge has: random for the process, counted within it.
+fn new_request_id() -> HeaderValue {
+    static PROCESS: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let id = format!("{:016x}{:016x}", PROCESS.hash_one("edge"), PROCESS.hash_one(count));
+    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+}

@@ -1,0 +1,160 @@
+//! A folder as the publisher leaves it, and a CA whose certificates clients trust.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use bundles::{
+    Bundle, Digest, EdgeSettings, IndexEntry, IndexShard, LeafFacts, SealKeyPair, SealKeys, SealPublicKey, SiteObject, Tombstone,
+    index_object, shard_of, site_object,
+};
+use domains::{Hostname, SiteVersion, TenantId};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+
+pub(crate) fn name(text: &str) -> Hostname {
+    Hostname::parse_name(text).unwrap()
+}
+
+pub(crate) fn tenant(text: &str) -> TenantId {
+    TenantId::parse(text).unwrap()
+}
+
+fn ca() -> &'static CertifiedIssuer<'static, KeyPair> {
+    static CA: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
+    CA.get_or_init(|| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Edge Test Root");
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    })
+}
+
+pub(crate) fn root() -> rustls::pki_types::CertificateDer<'static> {
+    ca().der().clone()
+}
+
+/// A leaf's PEM and its PKCS#8 key, valid within the years given.
+pub(crate) fn leaf(names: &[&str], years: (i32, i32)) -> (String, Vec<u8>) {
+    let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+    params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    (params.signed_by(&key, ca()).unwrap().pem(), key.serialize_der())
+}
+
+pub(crate) const VALID: (i32, i32) = (2025, 2045);
+
+/// The serial of a leaf: how tests tell one certificate from the next.
+pub(crate) fn fingerprint(pem: &str) -> Digest {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    Digest::of(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+}
+
+pub(crate) struct Bucket {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) seal_key: SealPublicKey,
+    seal_key_json: Vec<u8>,
+}
+
+impl Bucket {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for part in ["index", "sites"] {
+            fs::create_dir(folder.path().join(part)).unwrap();
+        }
+        let pair = SealKeyPair::generate().unwrap();
+        let bucket = Self { folder, seal_key: pair.public().clone(), seal_key_json: pair.to_json().to_vec() };
+        bucket.write("edge.json", &EdgeSettings::new(1, vec!["thumbprint".to_owned()]).to_bytes());
+        bucket
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn seal_keys(&self) -> SealKeys {
+        [SealKeyPair::from_json(&self.seal_key_json).unwrap()].into_iter().collect()
+    }
+
+    /// A good bundle, and its leaf's fingerprint.
+    pub(crate) fn bundle(&self, hostname: &str, owner: &str, version: u64) -> (Bundle, Digest) {
+        let (pem, key) = leaf(&[hostname], VALID);
+        let fingerprint = fingerprint(&pem);
+        (self.sealed(hostname, owner, version, pem, &key), fingerprint)
+    }
+
+    pub(crate) fn sealed(&self, hostname: &str, owner: &str, version: u64, pem: String, key: &[u8]) -> Bundle {
+        let facts = LeafFacts::of_chain(&pem).unwrap();
+        let (hostname, tenant) = (name(hostname), tenant(owner));
+        let sealed_key = self.seal_key.seal(&hostname, &tenant, &facts.spki_sha256, key).unwrap();
+        let LeafFacts { spki_sha256, not_before, not_after, .. } = facts;
+        Bundle { hostname, tenant, version: SiteVersion(version), certificate_chain: pem, sealed_key, spki_sha256, not_before, not_after }
+    }
+
+    /// Publishes a good bundle, bundle first, then index; gives the leaf's fingerprint.
+    pub(crate) fn put(&self, hostname: &str, owner: &str, version: u64) -> Digest {
+        let (bundle, fingerprint) = self.bundle(hostname, owner, version);
+        let bytes = SiteObject::Present(bundle).to_bytes().unwrap();
+        self.write(&site_object(&name(hostname)), &bytes);
+        self.enter(hostname, Some(owner), version, &bytes);
+        fingerprint
+    }
+
+    /// Publishes many good bundles, each shard written once.
+    pub(crate) fn put_many(&self, hostnames: &[String], owner: &str) {
+        let mut shards = std::collections::BTreeMap::new();
+        for hostname in hostnames {
+            let (bundle, _) = self.bundle(hostname, owner, 1);
+            let bytes = SiteObject::Present(bundle).to_bytes().unwrap();
+            fs::write(self.path().join(site_object(&name(hostname))), &bytes).unwrap();
+            let shard = shard_of(&name(hostname));
+            shards.entry(shard).or_insert_with(|| IndexShard::empty(shard)).merge(&name(hostname), entry(Some(owner), 1, &bytes)).unwrap();
+        }
+        for (number, shard) in shards {
+            self.write(&index_object(number), &shard.to_bytes());
+        }
+    }
+
+    /// Removes a name as the publisher does: index, then bundle.
+    pub(crate) fn remove(&self, hostname: &str, version: u64) {
+        let tombstone = Tombstone { hostname: name(hostname), version: SiteVersion(version), removed_at: now() };
+        let bytes = SiteObject::Removed(tombstone).to_bytes().unwrap();
+        self.enter(hostname, None, version, &bytes);
+        self.write(&site_object(&name(hostname)), &bytes);
+    }
+
+    /// Writes an index entry, whatever the bundle is.
+    pub(crate) fn enter(&self, hostname: &str, owner: Option<&str>, version: u64, bytes: &[u8]) {
+        let hostname = name(hostname);
+        let mut shard = self.shard(&hostname);
+        shard.merge(&hostname, entry(owner, version, bytes)).unwrap();
+        self.write(&index_object(shard.shard), &shard.to_bytes());
+    }
+
+    pub(crate) fn shard(&self, hostname: &Hostname) -> IndexShard {
+        let path = self.path().join(index_object(shard_of(hostname)));
+        fs::read(path).map_or_else(|_| IndexShard::empty(shard_of(hostname)), |bytes| IndexShard::from_bytes(&bytes).unwrap())
+    }
+
+    pub(crate) fn write(&self, object: &str, bytes: &[u8]) {
+        let new: PathBuf = self.path().join("new");
+        fs::write(&new, bytes).unwrap();
+        fs::rename(new, self.path().join(object)).unwrap();
+    }
+}
+
+pub(crate) fn entry(owner: Option<&str>, version: u64, bytes: &[u8]) -> IndexEntry {
+    IndexEntry {
+        version: SiteVersion(version),
+        tenant: owner.map(tenant),
+        removed_at: owner.is_none().then(now),
+        digest: Digest::of(bytes),
+    }
+}
+
+fn now() -> i64 {
+    use domains::Clock;
+    domains::SystemClock.now().as_second()
+}
