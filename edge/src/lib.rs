@@ -32,6 +32,7 @@ pub mod source;
 mod tunnel;
 mod watch;
 
+pub use certificates::DiskError;
 pub use config::Config;
 pub use drain::DrainReport;
 pub use edge::{Edge, Parts, StartError, run};

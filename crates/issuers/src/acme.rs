@@ -41,7 +41,8 @@ use problems::{Failure, Kind, Said, is_bad_nonce};
 /// How often an operation is begun again after a refused nonce, on top of the library's own two repeats of the request. With one nonce in
 /// five refused, one operation in ten thousand million fails. Source: RFC 8555, section 6.5.
 const FRESH_NONCES: u32 = 4;
-/// The least and the most time between two polls of renewal information. Source: RFC 9773, section 4.3.2.
+/// The least and the most time between two polls of renewal information; the RFC's own example for the least is a minute, which is long in
+/// the life of a certificate that a demo makes for three. Source: RFC 9773, section 4.3.2.
 const RENEWAL_POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
 /// Runs an operation of the ACME library again while all that the CA says is that the nonce was not fresh; then it did nothing.
@@ -169,12 +170,15 @@ impl AcmeIssuer {
         let start = time(window.start.unix_timestamp(), window.start.nanosecond());
         let end = time(window.end.unix_timestamp(), window.end.nanosecond());
         match (start, end) {
-            (Some(start), Some(end)) if start <= end => {
+            (Some(start), Some(end)) if start < end => {
                 let retry_after = retry_after.clamp(RENEWAL_POLL.0, RENEWAL_POLL.1);
                 Ok(Some(RenewalWindow { start, end, retry_after }))
             }
             // To be treated as no answer. Source: RFC 9773, section 4.2.
-            _ => Err(IssueError::Unavailable { retry_after: None, detail: "the CA's renewal window ends before it starts".into() }.into()),
+            _ => {
+                Err(IssueError::Unavailable { retry_after: None, detail: "the CA's renewal window does not end after it starts".into() }
+                    .into())
+            }
         }
     }
 

@@ -88,7 +88,7 @@ impl Dev {
         seal_keys.insert(seal_key);
         let edge = start_edge(config, &origin, source, seal_keys, clock.clone()).await?;
 
-        let ca = start_ca(config, resolver, edge.http_addr().port()).await?;
+        let ca = start_ca(config, resolver, edge.http_addr.port()).await?;
         let issuer = Arc::new(open_issuer(config, ca.as_ref(), seal_public, clock.clone()).await?);
         let publish = Arc::new(PublishSite { table: Arc::new(home.clone()), bucket: Arc::new(home.clone()), clock: clock.clone() });
         publish
@@ -153,9 +153,9 @@ impl Dev {
         let endpoints = Endpoints {
             pid: std::process::id(),
             api: format!("http://{api_address}"),
-            https: edge.https_addr().to_string(),
-            http: edge.http_addr().to_string(),
-            private: edge.private_addr().to_string(),
+            https: edge.https_addr.to_string(),
+            http: edge.http_addr.to_string(),
+            private: edge.private_addr.to_string(),
             dns_admin: dns.as_ref().and_then(dev_dns::DevDns::admin_addr).map(|address| format!("http://{address}")),
             ca_root: ca
                 .as_ref()
@@ -222,7 +222,7 @@ async fn seed_zone(dns: &dev_dns::DevDns, config: &Config) -> Result<(), DevErro
     let targets = format!("*.{}", config.zone.targets_zone());
     for (record_type, addresses) in [
         (dev_dns::RecordType::A, config.zone.edge_addresses.iter().filter(|address| address.is_ipv4()).collect::<Vec<_>>()),
-        (dev_dns::RecordType::AAAA, config.zone.edge_addresses.iter().filter(|address| address.is_ipv6()).collect()),
+        (dev_dns::RecordType::Aaaa, config.zone.edge_addresses.iter().filter(|address| address.is_ipv6()).collect()),
     ] {
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let data: Vec<&str> = texts.iter().map(String::as_str).collect();

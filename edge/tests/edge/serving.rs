@@ -271,7 +271,6 @@ async fn an_origin_that_is_not_there_or_never_answers_is_told_apart() {
 #[tokio::test]
 async fn the_post_quantum_hybrid_is_chosen_and_tls_1_2_still_works() {
     let setup = Setup::with(&[SHOP]).await;
-    let mut config = client::config(&["http/1.1"]);
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519, rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768];
     let mut roots = rustls::RootCertStore::empty();
@@ -279,7 +278,7 @@ async fn the_post_quantum_hybrid_is_chosen_and_tls_1_2_still_works() {
     let hybrid = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::CryptoProvider { kx_groups, ..provider }))
         .with_safe_default_protocol_versions()
         .unwrap();
-    config = hybrid.with_root_certificates(roots.clone()).with_no_client_auth();
+    let config = hybrid.with_root_certificates(roots.clone()).with_no_client_auth();
     let stream = client::connect_with(Arc::new(config), setup.https(), SHOP).await.unwrap();
     let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);

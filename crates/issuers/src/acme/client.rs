@@ -35,7 +35,7 @@ const OWN_USER_AGENT: &str = concat!("nameplate/", env!("CARGO_PKG_VERSION"));
 const MOST_ANSWER_BYTES: usize = 1024 * 1024;
 /// How much of a page that is no problem document is quoted.
 const MOST_QUOTED_CHARACTERS: usize = 160;
-/// How long an idle connection is kept; shorter than what load balancers before CAs do, so that few requests meet a closing one.
+/// How long an idle connection is kept: long enough for the moves of one order, short so that few requests meet one that the CA closes.
 const IDLE: Duration = Duration::from_secs(20);
 /// The longest wait that we believe; the longest window of a limit. Source: docs/rate-limits of Let's Encrypt (read 2026-11).
 const LONGEST_WAIT: Duration = Duration::from_hours(7 * 24);

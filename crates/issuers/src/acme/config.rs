@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor};
 use super::check::anchors_of;
 use super::client::CaClient;
 
-/// How long a CA may take for one answer. Let's Encrypt's own load balancers give up after about as long.
+/// How long a CA may take for one answer. Our choice: a silent CA must leave most of the budget to the requests after it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one operation may take; with the request under way it stays below the lease of an order, `IssuancePolicy::lease`.
 const STEP_BUDGET: Duration = Duration::from_secs(25);

@@ -53,14 +53,18 @@ async fn trouble_with_renewal_information_is_never_mistaken_for_none() {
     world.control().fault(Fault::page(Endpoint::RenewalInfo, 404, "<html>not here</html>"));
     assert!(matches!(issuer.renewal_window(&ari_id).await, Err(IssueError::Unavailable { .. })));
 
-    let backwards = r#"{"suggestedWindow":{"start":"2027-01-02T04:00:00Z","end":"2027-01-01T04:00:00Z"}}"#;
-    let page = |body: &str| Answer::Page { status: 200, content_type: "application/json".into(), body: body.into() };
-    world.control().fault(Fault::new(Endpoint::RenewalInfo, page(backwards)));
-    assert!(matches!(issuer.renewal_window(&ari_id).await, Err(IssueError::Unavailable { .. })));
+    let page = |start: &str, end: &str| {
+        let body = format!(r#"{{"suggestedWindow":{{"start":"{start}","end":"{end}"}}}}"#);
+        Answer::Page { status: 200, content_type: "application/json".into(), body }
+    };
+    let (first, second) = ("2027-01-02T04:00:00Z", "2027-01-03T04:00:00Z");
+    for (start, end) in [(second, first), (first, first), ("soon", second)] {
+        world.control().fault(Fault::new(Endpoint::RenewalInfo, page(start, end)));
+        assert!(matches!(issuer.renewal_window(&ari_id).await, Err(IssueError::Unavailable { .. })), "{start} to {end}");
+    }
 
     // Without a Retry-After the RFC's own interval is kept.
-    let forwards = r#"{"suggestedWindow":{"start":"2027-01-02T04:00:00Z","end":"2027-01-03T04:00:00Z"}}"#;
-    world.control().fault(Fault::new(Endpoint::RenewalInfo, page(forwards)));
+    world.control().fault(Fault::new(Endpoint::RenewalInfo, page(first, second)));
     let window = issuer.renewal_window(&ari_id).await.unwrap().unwrap();
     assert_eq!(window.start.to_string(), "2027-01-02T04:00:00Z");
     assert!((21_590..=21_600).contains(&window.retry_after.as_secs()), "{:?}", window.retry_after);

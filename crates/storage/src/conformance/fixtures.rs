@@ -67,6 +67,7 @@ pub(super) fn states(at: Timestamp) -> Vec<State> {
             not_after: after(at, Duration::from_secs(90 * 86_400)),
             ari_id: Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE".to_owned()),
         },
+        renewed: true,
         publication,
         renewal: Renewal {
             due_at: after(at, Duration::from_secs(60 * 86_400)),
@@ -89,7 +90,7 @@ pub(super) fn states(at: Timestamp) -> Vec<State> {
 
 /// What a look saw.
 pub(super) fn last_look(at: Timestamp) -> LastLook {
-    LastLook { at, proof: Some(Proof::Txt), routing: Routing::Ours }
+    LastLook { at, proof: Some(Proof::Txt), routing: Routing::OurTarget }
 }
 
 /// A claim written for the first time.
