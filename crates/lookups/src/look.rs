@@ -136,13 +136,10 @@ impl Walk<'_> {
         said: &[Said],
     ) -> (Observed, Observed, Vec<String>, ChainEnd) {
         let observed = |resolver, authority| Observed { name: text_of(&names.hostname), authority, resolver };
-        if shows_target(cname, subject) {
+        if target_settles_it(cname, subject) {
             // The chain ends in our own zone, whose addresses are not the customer's to mend. The resolver's view first: it is what people
             // reach today.
-            let chain = Some(&cname.resolver)
-                .into_iter()
-                .chain(cname.authority.iter().map(|said| &said.answer))
-                .find_map(|answer| answer.records().first().cloned());
+            let chain = std::iter::once(&cname.resolver).chain(from_authority(cname)).find_map(|answer| answer.records().first().cloned());
             let skipped = || observed(Answer::NoData, Vec::new());
             return (skipped(), skipped(), chain.into_iter().collect(), ChainEnd::Complete);
         }
@@ -214,7 +211,7 @@ impl Walk<'_> {
         said: &[Said],
         zone: Option<&Zone>,
     ) -> Option<Observed> {
-        let in_sight = txt.authority.iter().map(|said| &said.answer).chain([&txt.resolver]).any(|answer| !answer.records().is_empty());
+        let in_sight = from_authority(txt).chain([&txt.resolver]).any(|answer| !answer.records().is_empty());
         if in_sight || shows_target(cname, subject) {
             return None;
         }
@@ -311,17 +308,31 @@ fn can_be_alias(hostname: &Hostname) -> bool {
     hostname.is_wildcard() || !hostname.is_apex()
 }
 
-/// Whether anybody shows a CNAME at the hostname that names a target of ours, this claim's or another's.
+/// Whether this is a CNAME to a target of ours, this claim's or another's.
+fn is_target(answer: &Answer, subject: &LookSubject) -> bool {
+    let is_target = |name: &String| name.strip_suffix(&subject.targets_zone).is_some_and(|label| label.ends_with('.'));
+    answer.records().iter().any(is_target)
+}
+
+/// Whether anybody shows a CNAME to a target.
 fn shows_target(cname: &Observed, subject: &LookSubject) -> bool {
-    let answers = cname.authority.iter().map(|said| &said.answer).chain([&cname.resolver]);
-    answers.flat_map(Answer::records).any(|target| {
-        target.strip_suffix(&subject.targets_zone).is_some_and(|label| label.ends_with('.'))
-    })
+    is_target(&cname.resolver, subject) || from_authority(cname).any(|answer| is_target(answer, subject))
+}
+
+/// Whether a CNAME to a target says all there is to say about where the hostname leads: when a server of the zone shows it, or when only
+/// the resolver could be asked. A resolver that still shows what the zone has taken away settles nothing.
+fn target_settles_it(cname: &Observed, subject: &LookSubject) -> bool {
+    from_authority(cname).any(|answer| is_target(answer, subject))
+        || is_target(&cname.resolver, subject) && from_authority(cname).all(|answer| answer.failure().is_some())
+}
+
+fn from_authority(observed: &Observed) -> impl Iterator<Item = &Answer> {
+    observed.authority.iter().map(|said| &said.answer)
 }
 
 /// Whether everybody agrees that the hostname does not exist.
 fn nowhere(cname: &Observed) -> bool {
-    cname.resolver == Answer::NxDomain && !cname.authority.is_empty() && cname.authority.iter().all(|said| said.answer == Answer::NxDomain)
+    cname.resolver == Answer::NxDomain && !cname.authority.is_empty() && from_authority(cname).all(|answer| *answer == Answer::NxDomain)
 }
 
 /// A question about the records under judgement, which must pass whatever the resolver checks.

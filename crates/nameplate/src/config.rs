@@ -10,70 +10,70 @@ use domains::{Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettin
 
 /// Everything `nameplate dev` can be told.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where all data lives.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// What listens where.
-    pub listen: Listen,
+    pub(crate) listen: Listen,
     /// Where targets, proofs and edge are.
-    pub zone: ZoneSettings,
+    pub(crate) zone: ZoneSettings,
     /// Which hostnames are refused.
-    pub policy: HostnamePolicy,
+    pub(crate) policy: HostnamePolicy,
     /// When DNS is looked at.
-    pub looks: LookSchedule,
+    pub(crate) looks: LookSchedule,
     /// Lease and backoff of orders.
-    pub issuance: IssuancePolicy,
+    pub(crate) issuance: IssuancePolicy,
     /// An ACME directory elsewhere; `None` starts the local CA.
-    pub acme_directory: Option<String>,
+    pub(crate) acme_directory: Option<String>,
     /// The root certificate of that CA, a PEM file, when no public root signs it.
-    pub acme_root: Option<PathBuf>,
+    pub(crate) acme_root: Option<PathBuf>,
     /// How long the local CA's certificates live.
-    pub certificate_lifetime: Duration,
+    pub(crate) certificate_lifetime: Duration,
     /// A DNS server elsewhere; `None` starts the demo DNS.
-    pub dns_server: Option<SocketAddr>,
+    pub(crate) dns_server: Option<SocketAddr>,
     /// Where requests go; `None` starts the demo origin.
-    pub origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// How often the timer ticks; `None` turns it off.
-    pub timer: Option<Duration>,
+    pub(crate) timer: Option<Duration>,
     /// How long the timer leaves a due entry to its own message.
-    pub timer_grace: Duration,
+    pub(crate) timer_grace: Duration,
     /// Whether the change feed is read.
-    pub stream: bool,
+    pub(crate) stream: bool,
     /// How often the edge looks at the index.
-    pub edge_poll: Duration,
+    pub(crate) edge_poll: Duration,
     /// How long shutdown may take.
-    pub drain: Duration,
+    pub(crate) drain: Duration,
     /// Faults on purpose in feed, queues and due-index, from this seed.
-    pub chaos_seed: Option<u64>,
+    pub(crate) chaos_seed: Option<u64>,
 }
 
 /// What listens where.
 #[derive(Clone, Debug)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// The HTTP API.
-    pub api: SocketAddr,
+    pub(crate) api: SocketAddr,
     /// The edge, HTTPS.
-    pub https: SocketAddr,
+    pub(crate) https: SocketAddr,
     /// The edge, HTTP: challenges and redirects.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// The edge's private port.
-    pub private: SocketAddr,
+    pub(crate) private: SocketAddr,
     /// The demo DNS, UDP and TCP.
-    pub dns: SocketAddr,
+    pub(crate) dns: SocketAddr,
     /// The demo DNS's editor.
-    pub dns_admin: SocketAddr,
+    pub(crate) dns_admin: SocketAddr,
     /// The local CA.
-    pub ca: SocketAddr,
+    pub(crate) ca: SocketAddr,
     /// The local CA's controls and counters.
-    pub ca_control: SocketAddr,
+    pub(crate) ca_control: SocketAddr,
     /// The demo origin.
-    pub origin: SocketAddr,
+    pub(crate) origin: SocketAddr,
 }
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration has {} problem{}:\n  {}\n`nameplate config` prints every key with its meaning", .0.len(), if .0.len() == 1 { "" } else { "s" }, .0.join("\n  "))]
-pub struct ConfigProblems(pub Vec<String>);
+pub(crate) struct ConfigProblems(pub(crate) Vec<String>);
 
 struct Reader {
     values: BTreeMap<String, (String, String)>,
@@ -153,7 +153,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigProblems`] with everything that is wrong.
-    pub fn read(file: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigProblems> {
+    pub(crate) fn read(file: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigProblems> {
         let mut problems = Vec::new();
         let mut values = BTreeMap::new();
         match file.parse::<toml::Table>() {
@@ -263,7 +263,7 @@ impl Config {
     }
 
     /// A file with every key, its default and its meaning.
-    pub fn documentation() -> String {
+    pub(crate) fn documentation() -> String {
         let mut out = String::from("# Every key of nameplate.toml with its default.\n# An environment variable wins over the file; its name stands behind each key.\n");
         let mut reader = Reader { values: BTreeMap::new(), problems: Vec::new(), documented: Vec::new() };
         let _ = Self::from_reader(&mut reader);
