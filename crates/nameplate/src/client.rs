@@ -50,8 +50,7 @@ async fn ask(method: Method, url: &str, key: Option<&str>, body: Option<&Value>)
     let authority = uri.authority().ok_or("the URL has no host")?.clone();
     let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
     let stream = TcpStream::connect(&address).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
     let mut request = Request::builder()
         .method(method)

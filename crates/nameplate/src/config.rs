@@ -144,7 +144,8 @@ fn url(text: &str) -> Result<String, String> {
 }
 
 fn label(text: &str) -> Result<String, String> {
-    let fine = (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
+    let fine =
+        (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
     if fine { Ok(text.to_owned()) } else { Err("not a DNS label of lower-case letters, digits, `-` and `_`".to_owned()) }
 }
 
@@ -205,20 +206,34 @@ impl Config {
             "Special-use names that may be claimed all the same, comma-separated.",
             list::<String>("a name"),
         );
-        let floor = r.read("looks.floor", "1s", "The shortest wait between two looks at a hostname's DNS.", at_least(Duration::from_millis(100)));
-        let cap = r.read("looks.cap", "1s", "The longest wait between two looks at a hostname that waits.", at_least(Duration::from_millis(100)));
+        let floor =
+            r.read("looks.floor", "1s", "The shortest wait between two looks at a hostname's DNS.", at_least(Duration::from_millis(100)));
+        let cap =
+            r.read("looks.cap", "1s", "The longest wait between two looks at a hostname that waits.", at_least(Duration::from_millis(100)));
         let life = r.read("looks.claim_life", "168h", "How long a claim may stay unproved.", at_least(Duration::from_secs(60)));
         let health = r.read("looks.health", "24h", "How often the DNS of an active domain is looked at.", at_least(Duration::from_secs(1)));
         let hand_over = r.read("looks.hand_over", "60s", "How far apart the two looks are before a name changes hands.", duration);
         let lease = r.read("issuance.lease", "60s", "How long one worker may hold an order.", at_least(Duration::from_secs(2)));
-        let first_retry = r.read("issuance.first_retry", "5s", "The wait after a first failed order; each further one triples it.", duration);
+        let first_retry =
+            r.read("issuance.first_retry", "5s", "The wait after a first failed order; each further one triples it.", duration);
         let retry_cap = r.read("issuance.retry_cap", "1h", "The longest wait between orders.", at_least(Duration::from_secs(1)));
         let directory = r.read("acme.directory", "", "An ACME directory to use instead of the local CA.", optional(url));
-        let root = r.read("acme.root", "", "That CA's root certificate, PEM, when no public root signs it.", optional(parsed::<PathBuf>("a path")));
+        let root = r.read(
+            "acme.root",
+            "",
+            "That CA's root certificate, PEM, when no public root signs it.",
+            optional(parsed::<PathBuf>("a path")),
+        );
         let lifetime = r.read("acme.lifetime", "2160h", "How long the local CA's certificates live.", at_least(Duration::from_secs(30)));
         let dns_server = r.read("dns.server", "", "A DNS server to ask instead of the demo DNS.", optional(address()));
-        let origin_url = r.read("origin", "", "Where the edge sends requests, instead of the demo origin: http://host:port.", optional(url));
-        let timer = r.read("timer.interval", "1s", "How often what is due is looked for; empty turns the timer off.", optional(at_least(Duration::from_millis(50))));
+        let origin_url =
+            r.read("origin", "", "Where the edge sends requests, instead of the demo origin: http://host:port.", optional(url));
+        let timer = r.read(
+            "timer.interval",
+            "1s",
+            "How often what is due is looked for; empty turns the timer off.",
+            optional(at_least(Duration::from_millis(50))),
+        );
         let grace = r.read("timer.grace", "2s", "How long the timer leaves a due domain to its own message.", duration);
         let stream = r.read("stream", "on", "Whether changes are routed at once; off leaves all to the timer.", on_off);
         let edge_poll = r.read("edge.poll", "500ms", "How often the edge looks at the index.", at_least(Duration::from_millis(50)));
@@ -264,7 +279,9 @@ impl Config {
 
     /// A file with every key, its default and its meaning.
     pub(crate) fn documentation() -> String {
-        let mut out = String::from("# Every key of nameplate.toml with its default.\n# An environment variable wins over the file; its name stands behind each key.\n");
+        let mut out = String::from(
+            "# Every key of nameplate.toml with its default.\n# An environment variable wins over the file; its name stands behind each key.\n",
+        );
         let mut reader = Reader { values: BTreeMap::new(), problems: Vec::new(), documented: Vec::new() };
         let _ = Self::from_reader(&mut reader);
         let (top, mut tables): (Vec<_>, Vec<_>) = reader.documented.iter().partition(|entry| !entry.key.contains('.'));
@@ -332,7 +349,8 @@ mod tests {
         let file = "data = \"here\"\nspeed = 3\n[listen]\napi = \"nowhere\"\n[looks]\nfloor = \"soon\"\n";
         let environment = [("NAMEPLATE_TIMER_GRACE".to_owned(), "-3s".to_owned()), ("HOME".to_owned(), "x".to_owned())];
         let ConfigProblems(problems) = Config::read(file, environment).unwrap_err();
-        for part in ["listen.api", "looks.floor", "timer.grace = \"-3s\" (NAMEPLATE_TIMER_GRACE)", "speed (the file): there is no such key"] {
+        for part in ["listen.api", "looks.floor", "timer.grace = \"-3s\" (NAMEPLATE_TIMER_GRACE)", "speed (the file): there is no such key"]
+        {
             assert!(problems.iter().any(|problem| problem.contains(part)), "{part} is missing in {problems:?}");
         }
         assert_eq!(problems.len(), 4, "{problems:?}");

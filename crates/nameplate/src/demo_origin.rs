@@ -42,7 +42,8 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
     let body_bytes = Limited::new(body, MAX_BODY_BYTES).collect().await.map(|body| body.to_bytes().len()).ok();
     let mut headers = serde_json::Map::new();
     for name in parts.headers.keys() {
-        let values: Vec<_> = parts.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let values: Vec<_> =
+            parts.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
         headers.insert(name.to_string(), values.join(", ").into());
     }
     let page = serde_json::json!({

@@ -69,7 +69,10 @@ pub(crate) async fn run(command: DnsCommand, config: &Config, screen: &Screen) -
                 }
             }
             if records.is_empty() {
-                return Err(Failure::failed(format!("{name} asks for no records: it was removed"), "register it again with `nameplate domains add`"));
+                return Err(Failure::failed(
+                    format!("{name} asks for no records: it was removed"),
+                    "register it again with `nameplate domains add`",
+                ));
             }
             put(&admin, &records, screen).await
         }
@@ -84,7 +87,8 @@ pub(crate) async fn run(command: DnsCommand, config: &Config, screen: &Screen) -
             Ok(())
         }
         DnsCommand::List { name } => {
-            let query = name.map(|name| form_urlencoded::Serializer::new("?".to_owned()).append_pair("name", &name).finish()).unwrap_or_default();
+            let query =
+                name.map(|name| form_urlencoded::Serializer::new("?".to_owned()).append_pair("name", &name).finish()).unwrap_or_default();
             let answer = ask(Method::GET, &format!("{admin}/records{query}"), None).await?;
             print(&answer.body, "", screen);
             Ok(())

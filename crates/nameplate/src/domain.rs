@@ -103,7 +103,9 @@ impl Remote {
         let unreadable = |error: files::FileError| Failure::failed(error.to_string(), "check the folder's permissions");
         let url = match std::env::var("NAMEPLATE_API") {
             Ok(url) => url,
-            Err(_) => Endpoints::load(&config.data).map_err(unreadable)?.map_or_else(|| format!("http://{}", config.listen.api), |known| known.api),
+            Err(_) => Endpoints::load(&config.data)
+                .map_err(unreadable)?
+                .map_or_else(|| format!("http://{}", config.listen.api), |known| known.api),
         };
         let key = match std::env::var("NAMEPLATE_API_KEY") {
             Ok(key) => key,
@@ -146,7 +148,8 @@ fn refused(answer: &Answer) -> Failure {
 }
 
 fn read_domain(body: Value) -> Result<DomainView, Failure> {
-    serde_json::from_value(body).map_err(|error| Failure::failed(format!("the API's answer does not read: {error}"), "use one version of command and API"))
+    serde_json::from_value(body)
+        .map_err(|error| Failure::failed(format!("the API's answer does not read: {error}"), "use one version of command and API"))
 }
 
 fn path(hostname: &str, tenant: Option<&str>, tail: &str) -> String {
@@ -171,7 +174,11 @@ pub(crate) async fn run(command: DomainCommand, config: &Config, screen: &Screen
         }
         DomainCommand::Show { hostname, tenant, history, wait } => {
             let domain = remote.domain(Method::GET, &hostname, tenant.as_deref(), "").await?;
-            let entries = if history { Some(remote.ask(Method::GET, &path(&hostname, tenant.as_deref(), "/history"), None).await?.body) } else { None };
+            let entries = if history {
+                Some(remote.ask(Method::GET, &path(&hostname, tenant.as_deref(), "/history"), None).await?.body)
+            } else {
+                None
+            };
             if let (Some(entries), true) = (&entries, screen.is_json()) {
                 screen.json(&json!({ "domain": domain, "history": entries.get("items") }));
                 return Ok(());
@@ -261,10 +268,14 @@ async fn finish(remote: &Remote, domain: DomainView, wait: &Wait, screen: &Scree
     let mut said = String::new();
     while !domain.ready {
         if domain.state == domains::StateName::Removed {
-            return Err(Failure::failed(format!("{} was removed meanwhile", domain.hostname), "`nameplate domains show --history` tells why"));
+            return Err(Failure::failed(
+                format!("{} was removed meanwhile", domain.hostname),
+                "`nameplate domains show --history` tells why",
+            ));
         }
         if started.elapsed().as_secs() >= wait.timeout {
-            let hint = domain.problem.as_ref().map_or_else(|| "`nameplate domains show` tells more".to_owned(), |problem| problem.action.clone());
+            let hint =
+                domain.problem.as_ref().map_or_else(|| "`nameplate domains show` tells more".to_owned(), |problem| problem.action.clone());
             return Err(Failure::gave_up(format!("{} is not served after {} s", domain.hostname, wait.timeout), hint));
         }
         let line = match &domain.problem {
@@ -301,7 +312,13 @@ fn show(domain: &DomainView, screen: &Screen) {
         screen.json(&json!(domain));
         return;
     }
-    screen.text(&format!("{}  {} (tenant {}, since {})", screen.strong(&domain.hostname), state_word(domain, screen), domain.tenant, domain.since));
+    screen.text(&format!(
+        "{}  {} (tenant {}, since {})",
+        screen.strong(&domain.hostname),
+        state_word(domain, screen),
+        domain.tenant,
+        domain.since
+    ));
     if let Some(problem) = &domain.problem {
         screen.text(&format!(
             "  {}  {:?} must act: {}\n    about     {}\n    expected  {}\n    saw       {}\n    since {}, next look {}",

@@ -130,7 +130,8 @@ fn announce(endpoints: &Endpoints, config: &Config, seconds: f64, screen: &Scree
     }
     let root = endpoints.ca_root.as_deref().unwrap_or("(public)");
     let port = endpoints.https.rsplit(':').next().unwrap_or("443");
-    let dns = endpoints.dns_admin.as_ref().map_or_else(|| "elsewhere".to_owned(), |admin| format!("{} (edited at {admin})", config.listen.dns));
+    let dns =
+        endpoints.dns_admin.as_ref().map_or_else(|| "elsewhere".to_owned(), |admin| format!("{} (edited at {admin})", config.listen.dns));
     let name = "shop.brand.test";
     let run = "cargo run -q --release --";
     let key = files::operator_key_path(&config.data);

@@ -31,6 +31,8 @@ const VISIBILITY: Duration = Duration::from_secs(180);
 const LONG_POLL: Duration = Duration::from_secs(1);
 /// The pause after a home could not be asked.
 const PAUSE: Duration = Duration::from_millis(250);
+/// The most messages publish-site takes at once; on AWS its event source mapping's batch window gathers as many.
+const PUBLISH_BATCH: usize = 100;
 /// How many records of the feed are routed at once.
 const FEED_BATCH: usize = 100;
 
@@ -113,7 +115,9 @@ impl Pipeline {
                 _ = stopped.changed() => return,
             }
             match self.timer.tick().await {
-                Ok(tick) if tick.nudged > 0 => tracing::debug!(step = "schedule-renewals", overdue = tick.overdue, nudged = tick.nudged, "ticked"),
+                Ok(tick) if tick.nudged > 0 => {
+                    tracing::debug!(step = "schedule-renewals", overdue = tick.overdue, nudged = tick.nudged, "ticked")
+                }
                 Ok(_) => {}
                 Err(error) => tracing::error!(step = "schedule-renewals", %error, "this tick is made up for by the next"),
             }
@@ -128,7 +132,7 @@ impl Pipeline {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
             while working.try_join_next().is_some() {}
             let received = tokio::select! {
-                received = self.home.receive(step, MAX_RECEIVED, VISIBILITY, LONG_POLL) => received,
+                received = self.gather(step) => received,
                 _ = stopped.changed() => break,
             };
             match received {
@@ -147,6 +151,20 @@ impl Pipeline {
             }
         }
         while working.join_next().await.is_some() {}
+    }
+
+    /// Receives one batch: ten messages, or up to [`PUBLISH_BATCH`] for publish-site, whose writes to the index are shared by a batch.
+    async fn gather(&self, step: Step) -> Result<Vec<Message>, StoreError> {
+        let mut batch = self.home.receive(step, MAX_RECEIVED, VISIBILITY, LONG_POLL).await?;
+        let most = if step == Step::PublishSite { PUBLISH_BATCH } else { MAX_RECEIVED };
+        let mut full = batch.len() == MAX_RECEIVED;
+        while full && batch.len() < most {
+            // What was received already is worked on, whatever becomes of the next call.
+            let Ok(more) = self.home.receive(step, MAX_RECEIVED, VISIBILITY, Duration::ZERO).await else { break };
+            full = more.len() == MAX_RECEIVED;
+            batch.extend(more);
+        }
+        Ok(batch)
     }
 
     async fn work(&self, step: Step, messages: Vec<Message>) {

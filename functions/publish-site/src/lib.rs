@@ -7,17 +7,25 @@
 mod project;
 mod write;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use bundles::{EDGE_SETTINGS_OBJECT, EdgeSettings, IndexEntry, IndexShard, SiteObject, index_object, shard_of, site_object};
 use domains::{BundleBucket, Claim, Clock, CommitError, DomainTable, Hostname, Nudge, SiteVersion, Step, decide};
+use futures_util::{StreamExt, stream};
 use steps::{Outcome, StepFailure, message_id, read_nudge, respond};
 
 use crate::project::Projection;
 
 /// How often one write is decided anew after other writers were first.
 const RACES: usize = 6;
+
+/// How many names of a batch are worked on at once: each waits for the disk or the network, not for the processor.
+const CONCURRENCY: usize = 32;
 
 /// How long one batch may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -93,13 +101,15 @@ impl PublishSite {
     async fn publish(&self, nudges: Vec<(Option<String>, Result<Nudge, StepFailure>)>) -> Vec<String> {
         let mut failed = Vec::new();
         let mut jobs: BTreeMap<Hostname, Job> = BTreeMap::new();
-        for (message, nudge) in nudges {
-            match self.job(message.clone(), nudge).await {
+        let read = stream::iter(nudges).map(|(message, nudge)| async move { (message.clone(), self.job(message, nudge).await) });
+        let read: Vec<_> = read.buffer_unordered(CONCURRENCY).collect().await;
+        for (message, job) in read {
+            match job {
                 // Two claims to one name share one site, hence one projection; the second message comes again, and finds its own turn.
                 Ok(Some(job)) => match jobs.entry(job.claim.key.hostname.clone()) {
-                    std::collections::btree_map::Entry::Vacant(slot) => drop(slot.insert(job)),
-                    std::collections::btree_map::Entry::Occupied(slot) if slot.get().claim.key == job.claim.key => {}
-                    std::collections::btree_map::Entry::Occupied(_) => failed.extend(message),
+                    Entry::Vacant(slot) => drop(slot.insert(job)),
+                    Entry::Occupied(slot) if slot.get().claim.key == job.claim.key => {}
+                    Entry::Occupied(_) => failed.extend(message),
                 },
                 Ok(None) => {}
                 Err(error) => failed.extend(self.report(message, &error, None)),
@@ -115,11 +125,14 @@ impl PublishSite {
         fail::fail_point!("publish.index_put", |_| std::process::abort());
         let (present, removed): (Vec<_>, Vec<_>) = indexed.into_iter().partition(|job| job.projection.is_present());
         let removed = self.each(removed, &mut failed, |job| self.remove_object(job)).await;
-        for job in present.into_iter().chain(removed) {
-            if let Err(error) = self.record(&job).await {
-                failed.extend(self.report(job.message.clone(), &error, Some(&job.claim)));
+        let published = present.into_iter().chain(removed).collect();
+        self.each(published, &mut failed, |job| async move {
+            match self.record(&job).await {
+                Ok(()) => Ok(job),
+                Err(error) => Err((job, error)),
             }
-        }
+        })
+        .await;
         failed
     }
 
@@ -137,9 +150,10 @@ impl PublishSite {
     where
         F: Future<Output = Result<Job, (Job, StepFailure)>> + 'a,
     {
+        let ended: Vec<_> = stream::iter(jobs).map(act).buffer_unordered(CONCURRENCY).collect().await;
         let mut done = Vec::new();
-        for job in jobs {
-            match act(job).await {
+        for ended in ended {
+            match ended {
                 Ok(job) => done.push(job),
                 Err((job, error)) => failed.extend(self.report(job.message.clone(), &error, Some(&job.claim))),
             }
@@ -181,9 +195,11 @@ impl PublishSite {
         for job in jobs {
             shards.entry(shard_of(&job.claim.key.hostname)).or_default().push(job);
         }
+        let merged = stream::iter(shards).map(|(shard, jobs)| async move { (self.merge_shard(shard, &jobs).await, jobs) });
+        let merged: Vec<_> = merged.buffer_unordered(CONCURRENCY).collect().await;
         let mut done = Vec::new();
-        for (shard, jobs) in shards {
-            match self.merge_shard(shard, &jobs).await {
+        for (result, jobs) in merged {
+            match result {
                 Ok(()) => done.extend(jobs),
                 Err(error) => {
                     for job in jobs {
