@@ -267,12 +267,16 @@ impl Certificates {
             SiteObject::Present(bundle) => bundle,
             SiteObject::Removed(tombstone) => return Err(BundleError::Removed { version: tombstone.version }),
         };
-        match self.names.entry(hostname) {
-            Some(entry) => agrees_with_index(&bundle, digest, &entry)?,
-            None => return Err(BundleError::Removed { version: SiteVersion::default() }),
-        }
+        let Some(entry) = self.names.entry(hostname) else {
+            return Err(BundleError::Removed { version: SiteVersion::default() });
+        };
+        agrees_with_index(&bundle, digest, &entry)?;
         if let Some(served) = self.names.served(hostname) {
             check_replacement((served.version, served.digest), (bundle.version, digest))?;
+            // With a good one in service there is time to wait for the index's word; without one, ahead is better than nothing.
+            if bundle.version > entry.version {
+                return Err(BundleError::AheadOfIndex { indexed: entry.version, offered: bundle.version });
+            }
         }
         let key = Arc::new(bundle.open(&self.seal_keys, self.clock.now().as_second())?);
         let served = Served { version: bundle.version, tenant: bundle.tenant, digest };

@@ -34,7 +34,7 @@ pub(crate) struct Match {
 pub(crate) enum Change {
     /// A newer version than the one served should be read; `cold` when none is served.
     Wanted { hostname: Hostname, cold: bool },
-    /// The name is gone.
+    /// What was served for the name is gone; a newer version may be wanted all the same.
     Removed(Hostname),
 }
 
@@ -198,7 +198,12 @@ impl Tables {
         // The generation is the publisher's count, not ours.
         shard.generation = generation;
         if !changed {
-            return None;
+            // A tombstone the index has left behind still ends what is older than it.
+            let outlived = removed && self.served.get(&hostname).is_some_and(|served| served.version < version);
+            return outlived.then(|| {
+                self.served.remove(&hostname);
+                Change::Removed(hostname)
+            });
         }
         self.present = self.present + usize::from(!removed) - usize::from(was_present);
         if removed {

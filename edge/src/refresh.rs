@@ -179,6 +179,9 @@ impl Refresher {
                     tracing::info!(hostname = %hostname, "name removed");
                     self.certificates.forget(&hostname);
                     self.connections.close_all_of(&hostname, None);
+                    if self.names.wants(&hostname) {
+                        self.queue.push(hostname.clone(), false);
+                    }
                     removed.push(hostname);
                 }
             }

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The harness of the system tests: the whole product, started and asked from outside, as its operator and its visitors do.
+//!
+//! Arrives: the binaries that `scripts/test` built beside the tests. Leaves: a running product in a folder of its own, with clients for
+//! its API, its edge, its DNS and its CA. Goes wrong: anything unexpected is a panic that names what was waited for and where the logs are.
+//!
+//! - [`process`]: one child, killed when dropped, its log kept when the test fails.
+//! - [`product`]: `nameplate dev`, with its API.
+//! - [`peers`]: `dev-dns` and `dev-ca` as processes of their own, which outlive a killed product; a standalone `edge`.
+//! - [`client`]: plain HTTP; [`visitor`]: verified HTTPS.
+//! - [`origin`]: an origin of our own, which can also be spoken to by WebSocket.
+//! - [`sizes`]: how much of everything; [`chance`]: repeatable randomness.
+
+#![allow(clippy::unwrap_used, reason = "a harness: what it did not expect fails the test that it serves")]
+
+pub mod chance;
+pub mod client;
+pub mod origin;
+pub mod peers;
+pub mod ports;
+pub mod process;
+pub mod product;
+pub mod sizes;
+pub mod visitor;
+pub mod waiting;

@@ -121,6 +121,14 @@ pub enum BundleError {
         /// The version both carry.
         version: SiteVersion,
     },
+    /// The index does not vouch for the object yet.
+    #[error("version {offered} was offered, but the index still says version {indexed}; it is looked at again once the index follows")]
+    AheadOfIndex {
+        /// What the index says.
+        indexed: SiteVersion,
+        /// What was offered.
+        offered: SiteVersion,
+    },
     /// A tombstone where a bundle was expected.
     #[error("the object says the name was removed with version {version}")]
     Removed {
@@ -151,6 +159,7 @@ impl BundleError {
             Self::BadSealKey { .. } => "bad_seal_key",
             Self::NotNewer { .. } => "not_newer",
             Self::SameVersionOtherBytes { .. } => "same_version_other_bytes",
+            Self::AheadOfIndex { .. } => "ahead_of_index",
             Self::Removed { .. } => "removed",
         }
     }

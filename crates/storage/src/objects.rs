@@ -20,7 +20,10 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
     match name.split('/').count() <= 2 && name.split('/').all(segment) {
         true => Ok(()),
         false => Err(StoreError::Defect {
-            detail: format!("`{}` cannot name an object: lower-case letters, digits, `-`, `_`, `.` and at most one `/`", name.escape_debug()),
+            detail: format!(
+                "`{}` cannot name an object: lower-case letters, digits, `-`, `_`, `.` and at most one `/`",
+                name.escape_debug()
+            ),
         }),
     }
 }
@@ -39,7 +42,9 @@ mod tests {
 
     #[test]
     fn a_name_that_leaves_its_folder_is_refused() {
-        for name in ["", "/etc/passwd", "../x", "sites/../x", "sites/..", "sites//x", "sites/.x", "a/b/c", "sites/", "a\\b", "a\0b", "Ä", "A"] {
+        for name in
+            ["", "/etc/passwd", "../x", "sites/../x", "sites/..", "sites//x", "sites/.x", "a/b/c", "sites/", "a\\b", "a\0b", "Ä", "A"]
+        {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         assert!(check_name(&format!("sites/{}", "a".repeat(256))).is_err());

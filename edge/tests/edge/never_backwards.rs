@@ -158,11 +158,9 @@ proptest! {
         runtime.block_on(async {
             let setup = Setup::with(&[SHOP]).await;
             let mut allowed = vec![client::served(setup.https(), SHOP).await.unwrap()];
-            let mut last = None;
             for (position, kind) in sequence.iter().enumerate() {
                 if let Some(good) = kind.publish(&setup, position as u64 * 2 + 3) {
                     allowed.push(good);
-                    last = Some(*kind);
                 }
                 let served = client::served(setup.https(), SHOP).await.unwrap();
                 let served = allowed.iter().position(|good| *good == served).expect("a good one is served");
@@ -172,7 +170,6 @@ proptest! {
                     tokio::time::sleep(Duration::from_millis(60)).await;
                 }
             }
-            let _ = last;
             if sequence.last() == Some(&Good) {
                 let newest = *allowed.last().unwrap();
                 eventually("the newest good one is served", async || client::served(setup.https(), SHOP).await.unwrap() == newest).await;

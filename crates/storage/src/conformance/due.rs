@@ -87,7 +87,8 @@ pub(super) async fn a_tombstone_is_never_due<S: Stand>(stand: &S) {
     let (home, base) = planted(stand, [10]).await;
     let gone = Claim { state: State::Removed { reason: RemovalReason::Requested }, ..claim(key(10), 2, base) };
     home.commit(&replaced(gone)).await.unwrap();
-    eventually(stand, &home, "an empty index", async || all(&home, Timestamp::MIN, Timestamp::MAX, 100).await.is_empty().then_some(())).await;
+    eventually(stand, &home, "an empty index", async || all(&home, Timestamp::MIN, Timestamp::MAX, 100).await.is_empty().then_some(()))
+        .await;
 }
 
 pub(super) async fn the_earliest_step_is_the_one_due<S: Stand>(stand: &S) {

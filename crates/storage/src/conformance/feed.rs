@@ -132,7 +132,13 @@ pub(super) async fn a_waiting_consumer_hears_of_a_commit<S: Stand>(stand: &S) {
     eventually(stand, &home, "the waiting consumer's answer", async || {
         tokio::task::yield_now().await;
         // The consumer's answer crosses threads that no clock moves; look at it a little longer than one turn.
-        tokio::time::timeout(super::PACE, async { while !waiting.is_finished() { tokio::task::yield_now().await } }).await.ok()
+        tokio::time::timeout(super::PACE, async {
+            while !waiting.is_finished() {
+                tokio::task::yield_now().await
+            }
+        })
+        .await
+        .ok()
     })
     .await;
     assert_eq!(versions(&waiting.await.unwrap()).len(), 1);

@@ -1,4 +1,4 @@
-//! Items to write.
+//! Items to write, for this suite and for the tests of one home.
 
 use std::time::Duration;
 
@@ -8,26 +8,29 @@ use domains::{
 };
 use jiff::Timestamp;
 
-pub(super) fn hostname(number: usize) -> Hostname {
+/// The name of this number.
+pub fn hostname(number: usize) -> Hostname {
     Hostname::parse_name(&format!("shop{number:04}.brand.com")).unwrap()
 }
 
-pub(super) fn tenant(name: &str) -> TenantId {
+/// A tenant of this name.
+pub fn tenant(name: &str) -> TenantId {
     TenantId::parse(name).unwrap()
 }
 
-pub(super) fn key(number: usize) -> ClaimKey {
+/// The claim of `acme` to the name of this number.
+pub fn key(number: usize) -> ClaimKey {
     ClaimKey { hostname: hostname(number), tenant: tenant("acme") }
 }
 
 /// `now + wait`, on a whole millisecond as every home can hold it.
-pub(super) fn after(now: Timestamp, wait: Duration) -> Timestamp {
+pub fn after(now: Timestamp, wait: Duration) -> Timestamp {
     let at = now.checked_add(wait).unwrap();
     Timestamp::from_millisecond(at.as_millisecond()).unwrap()
 }
 
 /// A claim that waits for its proof.
-pub(super) fn claim(key: ClaimKey, version: u64, next_look: Timestamp) -> Claim {
+pub fn claim(key: ClaimKey, version: u64, next_look: Timestamp) -> Claim {
     Claim {
         schema: CLAIM_SCHEMA,
         claim_id: ClaimId::parse("k3q9x2").unwrap(),
@@ -44,7 +47,7 @@ pub(super) fn claim(key: ClaimKey, version: u64, next_look: Timestamp) -> Claim 
 }
 
 /// An order under way, with a sealed key that can be searched for.
-pub(super) fn attempt(at: Timestamp, sealed_key: &str) -> Attempt {
+pub fn attempt(at: Timestamp, sealed_key: &str) -> Attempt {
     Attempt {
         started_at: at,
         csr: "MIIBVjCB/QIBADAAMFkw".repeat(20),
@@ -55,7 +58,7 @@ pub(super) fn attempt(at: Timestamp, sealed_key: &str) -> Attempt {
 }
 
 /// The same claim in each state of the walk.
-pub(super) fn states(at: Timestamp) -> Vec<State> {
+pub fn states(at: Timestamp) -> Vec<State> {
     let issuance = |attempt| Issuance { next_look: at, attempt, failures: 3 };
     let active = |publication| State::Active {
         proof: Proof::Txt,
@@ -89,26 +92,28 @@ pub(super) fn states(at: Timestamp) -> Vec<State> {
 }
 
 /// What a look saw.
-pub(super) fn last_look(at: Timestamp) -> LastLook {
+pub fn last_look(at: Timestamp) -> LastLook {
     LastLook { at, proof: Some(Proof::Txt), routing: Routing::OurTarget }
 }
 
 /// A claim written for the first time.
-pub(super) fn created(claim: Claim) -> Change {
+pub fn created(claim: Claim) -> Change {
     Change { claims: vec![Put { item: claim, expected: None }], ..Change::default() }
 }
 
 /// A claim written over the version before its own.
-pub(super) fn replaced(claim: Claim) -> Change {
+pub fn replaced(claim: Claim) -> Change {
     let expected = Some(claim.version - 1);
     Change { claims: vec![Put { item: claim, expected }], ..Change::default() }
 }
 
-pub(super) fn owner(hostname: Hostname, tenant: Option<TenantId>, version: u64) -> Owner {
+/// An owner item of this version.
+pub fn owner(hostname: Hostname, tenant: Option<TenantId>, version: u64) -> Owner {
     Owner { hostname, tenant, site_version: SiteVersion(version), version }
 }
 
-pub(super) fn entry(key: ClaimKey, sequence: u64, at: Timestamp) -> HistoryEntry {
+/// A history item of this number.
+pub fn entry(key: ClaimKey, sequence: u64, at: Timestamp) -> HistoryEntry {
     HistoryEntry {
         key,
         sequence,
@@ -120,7 +125,8 @@ pub(super) fn entry(key: ClaimKey, sequence: u64, at: Timestamp) -> HistoryEntry
     }
 }
 
-pub(super) fn certificate(hostname: Hostname, version: u64, sealed_key: &str) -> StoredCertificate {
+/// A certificate of this version, with a chain of the usual length and this sealed key.
+pub fn certificate(hostname: Hostname, version: u64, sealed_key: &str) -> StoredCertificate {
     StoredCertificate {
         hostname,
         tenant: tenant("acme"),
@@ -131,7 +137,8 @@ pub(super) fn certificate(hostname: Hostname, version: u64, sealed_key: &str) ->
     }
 }
 
-pub(super) fn nudge(number: usize) -> Nudge {
+/// A nudge about the name of this number.
+pub fn nudge(number: usize) -> Nudge {
     let ClaimKey { hostname, tenant } = key(number);
     Nudge { hostname, tenant, version: number as u64 + 1 }
 }

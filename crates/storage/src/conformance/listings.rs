@@ -11,7 +11,8 @@ use super::{
 };
 
 /// Cursors that nobody made.
-pub(super) const GARBAGE: &[&str] = &["", "x", "{}", "bm90IGpzb24", "AAAA", "%00", "eyJsaXN0IjoxfQ", "🚀", "eyJsaXN0Ijoid2hvIiwiYWZ0ZXIiOm51bGx9"];
+pub(super) const GARBAGE: &[&str] =
+    &["", "x", "{}", "bm90IGpzb24", "AAAA", "%00", "eyJsaXN0IjoxfQ", "🚀", "eyJsaXN0Ijoid2hvIiwiYWZ0ZXIiOm51bGx9"];
 
 /// Every claim of a listing, page by page.
 async fn all<H: Listings>(home: &H, tenant: Option<&TenantId>, state: Option<StateName>, limit: usize) -> Vec<ClaimKey> {

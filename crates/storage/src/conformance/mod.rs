@@ -10,7 +10,7 @@
 mod bucket;
 mod due;
 mod feed;
-mod fixtures;
+pub mod fixtures;
 mod listings;
 mod queues;
 mod second_table;

@@ -244,10 +244,7 @@ pub(super) async fn two_names_of_a_hand_over_never_disagree<S: Stand>(stand: &S)
                 losing.version += 1;
                 owner.version += 1;
                 let change = Change {
-                    claims: vec![
-                        Put { item: winning, expected: Some(expected.0) },
-                        Put { item: losing, expected: Some(expected.1) },
-                    ],
+                    claims: vec![Put { item: winning, expected: Some(expected.0) }, Put { item: losing, expected: Some(expected.1) }],
                     owner: Some(Put { item: owner, expected: Some(expected.2) }),
                     ..Change::default()
                 };

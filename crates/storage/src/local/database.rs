@@ -332,6 +332,10 @@ impl Writer {
         let run = |statement: &str| self.db.prepare_cached(statement)?.execute([]);
         run("BEGIN IMMEDIATE")?;
         for write in group {
+            // Beginning may have taken long.
+            if write.is_abandoned() {
+                continue;
+            }
             run("SAVEPOINT operation")?;
             let mut own = *effects;
             if write.run(&self.db, &mut own) {
@@ -447,4 +451,127 @@ fn gone(detail: &str) -> StoreError {
 
 fn closed() -> Failure {
     Failure::Store(gone("the home is closed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use domains::HandClock;
+    use rusqlite::params;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn opened(folder: &TempDir) -> Database {
+        let lock = FolderLock::take(folder.path()).unwrap();
+        let clock = Arc::new(HandClock::starting_at("2026-11-23T12:00:00Z".parse().unwrap()));
+        Database::open(&folder.path().join("home.sqlite3"), lock, clock, Arc::default(), Duration::from_secs(5)).unwrap()
+    }
+
+    async fn mark(
+        database: &Database,
+        name: &'static str,
+        then: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+    ) -> Result<(), Failure> {
+        database
+            .write(move |writing| {
+                writing.db.execute("INSERT INTO marks VALUES (?1, 'x')", params![name])?;
+                then()
+            })
+            .await
+    }
+
+    async fn marks(database: &Database) -> Vec<String> {
+        let read = |db: &Connection| {
+            let mut statement = db.prepare("SELECT name FROM marks ORDER BY name")?;
+            Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        };
+        database.read(read).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_fails_or_panics_in_a_group_is_rolled_back_alone() {
+        let folder = TempDir::new().unwrap();
+        let database = opened(&folder);
+        // The first one keeps the writer busy until the others wait, so that they share a group.
+        let (entered, inside) = oneshot::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let first = mark(&database, "first", move || {
+            entered.send(()).unwrap();
+            held.recv_timeout(Duration::from_secs(5)).map_err(|_| Failure::Conflict)
+        });
+        let others = async {
+            inside.await.unwrap();
+            let group = async {
+                tokio::join!(
+                    mark(&database, "second", || Ok(())),
+                    mark(&database, "conflict", || Err(Failure::Conflict)),
+                    mark(&database, "panic", || panic!("on purpose")),
+                    mark(&database, "last", || Ok(())),
+                )
+            };
+            let release = async {
+                tokio::task::yield_now().await;
+                release.send(()).unwrap();
+            };
+            tokio::join!(group, release).0
+        };
+        let (first, (second, conflict, panic, last)) = tokio::join!(first, others);
+        assert!(first.is_ok() && second.is_ok() && last.is_ok());
+        assert!(matches!(conflict, Err(Failure::Conflict)));
+        assert!(matches!(&panic, Err(Failure::Store(StoreError::Defect { detail })) if detail.contains("on purpose")), "{panic:?}");
+        assert_eq!(marks(&database).await, ["first", "last", "second"]);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_begun() {
+        let folder = TempDir::new().unwrap();
+        let database = opened(&folder);
+        let (entered, inside) = oneshot::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let first = mark(&database, "first", move || {
+            entered.send(()).unwrap();
+            held.recv_timeout(Duration::from_secs(5)).map_err(|_| Failure::Conflict)
+        });
+        let abandoned = async {
+            inside.await.unwrap();
+            {
+                let waiting = std::pin::pin!(mark(&database, "abandoned", || Ok(())));
+                assert!(futures_poll_once(waiting).await.is_none());
+            }
+            release.send(()).unwrap();
+        };
+        let (first, ()) = tokio::join!(first, abandoned);
+        first.unwrap();
+        mark(&database, "last", || Ok(())).await.unwrap();
+        assert_eq!(marks(&database).await, ["first", "last"]);
+    }
+
+    /// Polls once; the answer if there is one already.
+    async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        std::future::poll_fn(|context| match future.as_mut().poll(context) {
+            std::task::Poll::Ready(answer) => std::task::Poll::Ready(Some(answer)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn many_callers_share_commits() {
+        let folder = TempDir::new().unwrap();
+        let database = Arc::new(opened(&folder));
+        let mut callers = tokio::task::JoinSet::new();
+        // More than wait at once, so that some queue outside.
+        for number in 0..WAITING + GROUP {
+            let database = Arc::clone(&database);
+            callers.spawn(async move {
+                let write =
+                    move |writing: &mut Writing<'_>| Ok(writing.db.execute("INSERT INTO marks VALUES (?1, '')", [number.to_string()])?);
+                database.write(write).await.map(|rows| assert_eq!(rows, 1))
+            });
+        }
+        for answer in callers.join_all().await {
+            answer.unwrap();
+        }
+        assert_eq!(marks(&database).await.len(), WAITING + GROUP);
+    }
 }

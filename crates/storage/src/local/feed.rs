@@ -46,9 +46,8 @@ impl Inner {
     async fn look_at_feed(&self, max: usize) -> Result<(Vec<FeedRecord>, Option<i64>), StoreError> {
         let now = micros(self.clock.now());
         let read = move |db: &Connection| {
-            let mut statement = db.prepare_cached(
-                "SELECT sequence, image FROM feed WHERE visible_at <= ?1 ORDER BY visible_at, sequence LIMIT ?2",
-            )?;
+            let mut statement =
+                db.prepare_cached("SELECT sequence, image FROM feed WHERE visible_at <= ?1 ORDER BY visible_at, sequence LIMIT ?2")?;
             let record = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?));
             let rows: Vec<(u64, String)> = statement.query_map(params![now, max], record)?.collect::<Result<_, _>>()?;
             let records = rows.into_iter().map(|(sequence, image)| FeedRecord { sequence, image: image_value(image) }).collect();

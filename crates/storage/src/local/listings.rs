@@ -3,9 +3,7 @@
 //! Arrives: what to list and where to go on. Leaves: a page. Goes wrong: a row that does not read fails its page, naming the row.
 
 use async_trait::async_trait;
-use domains::{
-    Claim, ClaimKey, DueEntry, DueIndex, HistoryEntry, Hostname, Listings, Page, StateName, Step, StoreError, TenantId,
-};
+use domains::{Claim, ClaimKey, DueEntry, DueIndex, HistoryEntry, Hostname, Listings, Page, StateName, Step, StoreError, TenantId};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, ToSql, params};
 
@@ -66,8 +64,10 @@ impl Listings for LocalHome {
             let rows = statement.query_map(params![key.hostname.as_str(), key.tenant.as_str(), after, size], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
             })?;
-            rows.map(|row| row.map_err(Failure::from).and_then(|(sequence, item)| parse(&item, || format!("history {key} entry {sequence}"))))
-                .collect()
+            rows.map(|row| {
+                row.map_err(Failure::from).and_then(|(sequence, item)| parse(&item, || format!("history {key} entry {sequence}")))
+            })
+            .collect()
         };
         Ok(self.0.database.read(read).await?)
     }

@@ -33,6 +33,7 @@ use std::{
 
 use domains::{Clock, StoreError};
 use jiff::Timestamp;
+use rusqlite::Connection;
 
 pub use bucket::etag;
 pub use chaos::Chaos;
@@ -188,6 +189,20 @@ impl LocalHome {
         };
         while !self.0.database.write(some).await? {}
         Ok(())
+    }
+
+    /// When the next feed record or message is or was visible; `None` when all is quiet. For whoever moves a clock by hand.
+    ///
+    /// # Errors
+    /// As any read.
+    pub async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
+        let read = |db: &Connection| {
+            let mut first = db.prepare_cached(
+                "SELECT min(at) FROM (SELECT min(visible_at) AS at FROM feed UNION ALL SELECT min(visible_at) FROM messages)",
+            )?;
+            Ok(first.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(timestamp))
+        };
+        Ok(self.0.database.read(read).await?)
     }
 
     /// Wakes every waiting consumer, for a clock that is moved by hand.

@@ -24,7 +24,9 @@ impl StepQueue for LocalHome {
     async fn send(&self, dispatches: &[Dispatch]) -> Result<(), StoreError> {
         if let Some(late) = dispatches.iter().find(|dispatch| dispatch.delay > MAX_DELAY) {
             let (step, key) = (late.step.as_str(), late.nudge.key());
-            return Err(StoreError::Defect { detail: format!("a nudge to {step} for {key} is delayed by {:?}; at most {MAX_DELAY:?} fit", late.delay) });
+            return Err(StoreError::Defect {
+                detail: format!("a nudge to {step} for {key} is delayed by {:?}; at most {MAX_DELAY:?} fit", late.delay),
+            });
         }
         if dispatches.is_empty() {
             return Ok(());

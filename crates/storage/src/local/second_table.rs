@@ -24,9 +24,9 @@ impl Limits for LocalHome {
             let full_at: Option<i64> = statement.query_row([&bucket], |row| row.get(0)).optional()?;
             let (taken, full_at) = take_one(full_at, shape, micros(now));
             if taken == Taken::Granted {
-                let mut upsert = writing
-                    .db
-                    .prepare_cached("INSERT INTO limits (bucket, full_at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET full_at = excluded.full_at")?;
+                let mut upsert = writing.db.prepare_cached(
+                    "INSERT INTO limits (bucket, full_at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET full_at = excluded.full_at",
+                )?;
                 upsert.execute(params![bucket, full_at])?;
             }
             Ok(taken)
@@ -94,8 +94,9 @@ impl Marks for LocalHome {
     async fn store(&self, name: &str, value: &str) -> Result<(), StoreError> {
         let (name, value) = (name.to_owned(), value.to_owned());
         let write = move |writing: &mut Writing<'_>| {
-            let mut upsert =
-                writing.db.prepare_cached("INSERT INTO marks (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")?;
+            let mut upsert = writing
+                .db
+                .prepare_cached("INSERT INTO marks (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")?;
             upsert.execute([&name, &value])?;
             Ok(())
         };

@@ -161,8 +161,8 @@ fn put_owner(put: &Put<Owner>, db: &Connection) -> Result<(), Failure> {
 
 fn put_history(entry: &HistoryEntry, db: &Connection) -> Result<(), Failure> {
     let item = text(entry, &entry.key)?;
-    let mut insert = db
-        .prepare_cached("INSERT INTO history (hostname, tenant, sequence, item) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING")?;
+    let mut insert =
+        db.prepare_cached("INSERT INTO history (hostname, tenant, sequence, item) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING")?;
     written(insert.execute(params![entry.key.hostname.as_str(), entry.key.tenant.as_str(), entry.sequence, item])?)
 }
 

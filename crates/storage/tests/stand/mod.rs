@@ -1,6 +1,6 @@
 //! Local homes in folders of their own, with a clock that is moved by hand.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -1,0 +1,612 @@
+//! Three tenants, one hostname, one zone whose records anyone may change at any moment: whose is the name?
+//!
+//! The model drives the very decisions that the functions take, as they take them: what is read first and written later may be overtaken in
+//! between. A [`World`] keeps what the table would keep, refuses what the table would refuse, and checks every change that it takes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use domains::{
+    Answer, ChainEnd, Change, Claim, ClaimId, ClaimKey, Hostname, IssuancePolicy, IssueError, Issued, Judgement, Look, LookSchedule,
+    LookSubject, Observed, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, ServerAnswer, SiteVersion, State, Step, TenantId,
+    Timestamp, ZoneCut, ZoneSettings, decide, judge,
+};
+use proptest::prelude::*;
+
+const TENANTS: usize = 3;
+const EDGE: &str = "192.0.2.10";
+const ELSEWHERE: &str = "198.51.100.7";
+
+/// Longer than any wait between two looks or two orders here.
+const ROUND: Duration = Duration::from_secs(3700);
+const ROUNDS: usize = 8;
+
+/// How often one decision is taken anew after others wrote first; alone in its thread, the second try always lands.
+const RACES: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Points {
+    Nowhere,
+    Elsewhere,
+    AtTarget(usize),
+    AtOldTarget(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Cname(Points),
+    Address(bool),
+    Token(usize),
+    ClearTexts,
+    Register(usize),
+    Remove(usize),
+    CheckNow(usize),
+    BeginLook(usize),
+    EndLook(usize),
+    BeginIssue(usize, bool),
+    EndIssue(usize),
+    RefuseIssue(usize),
+    BeginPublish(usize),
+    EndPublish(usize),
+    Advance(u64),
+}
+
+/// The hostname's zone, as anyone who may edit it leaves it.
+#[derive(Clone, Debug, Default)]
+struct Dns {
+    cname: Option<String>,
+    address: bool,
+    texts: BTreeSet<String>,
+}
+
+impl Dns {
+    /// What `lookups` would report: one server and one resolver, which agree.
+    fn look(&self, subject: &LookSubject) -> Look {
+        let observed = |name: &str, answer: Answer| Observed {
+            name: name.to_owned(),
+            authority: vec![ServerAnswer { server: format!("ns1.dns.net ({ELSEWHERE})"), answer: answer.clone() }],
+            resolver: answer,
+        };
+        let records = |values: Vec<String>| if values.is_empty() { Answer::NoData } else { Answer::Records(values) };
+        let hostname = subject.hostname.as_str();
+        let address = match &self.cname {
+            Some(target) if target.ends_with(&subject.targets_zone) => Some(EDGE),
+            Some(_) => Some(ELSEWHERE),
+            None => self.address.then_some(EDGE),
+        };
+        Look {
+            zone: Ok(ZoneCut { apex: "brand.com".into(), servers: vec!["ns1.dns.net".into()] }),
+            cname: observed(hostname, records(self.cname.iter().cloned().collect())),
+            chain: self.cname.iter().cloned().collect(),
+            chain_end: ChainEnd::Complete,
+            a: observed(hostname, records(address.iter().map(|address| (*address).to_owned()).collect())),
+            aaaa: observed(hostname, Answer::NoData),
+            txt: observed(&subject.txt_name, records(self.texts.iter().cloned().collect())),
+            txt_doubled: None,
+            queries: 6,
+        }
+    }
+
+    fn proof(&self, claim: &Claim, zone: &ZoneSettings) -> Option<Proof> {
+        if self.cname.as_deref() == Some(zone.routing_target(&claim.claim_id).as_str()) {
+            return Some(Proof::RoutingRecord);
+        }
+        self.texts.contains(claim.token.as_str()).then_some(Proof::Txt)
+    }
+}
+
+/// A look between its questions and its record.
+#[derive(Clone, Debug)]
+struct Seen {
+    claim: Claim,
+    dns: Dns,
+    at: Timestamp,
+    judgement: Judgement,
+}
+
+/// A publishing between reading the record and writing that it is done.
+#[derive(Clone, Debug)]
+struct Publishing {
+    claim: Claim,
+    shows: Option<(SiteVersion, Option<TenantId>)>,
+}
+
+/// What a change is taken because of.
+enum Because<'a> {
+    Asked,
+    Looked(&'a Seen),
+    Worked,
+}
+
+struct World {
+    now: Timestamp,
+    hostname: Hostname,
+    zone: ZoneSettings,
+    looks: LookSchedule,
+    policy: IssuancePolicy,
+    dns: Dns,
+    claims: BTreeMap<TenantId, Claim>,
+    owner: Option<Owner>,
+    /// The newest history item of each claim.
+    sequences: BTreeMap<TenantId, u64>,
+    certificates: BTreeMap<SiteVersion, TenantId>,
+    /// What the bucket shows: a version, and a tenant's site or a tombstone.
+    site: Option<(SiteVersion, Option<TenantId>)>,
+    old_targets: BTreeMap<TenantId, ClaimId>,
+    made: u32,
+    looking: Vec<Vec<Seen>>,
+    issuing: Vec<Option<Claim>>,
+    publishing: Vec<Option<Publishing>>,
+    /// When each claim's proof was looked at and recorded as seen, without a look in between that did not see it.
+    sightings: BTreeMap<ClaimId, Vec<Timestamp>>,
+}
+
+struct Conflict;
+
+fn tenant(index: usize) -> TenantId {
+    TenantId::parse(&format!("tenant-{index}")).unwrap()
+}
+
+fn since(earlier: Timestamp, later: Timestamp) -> Duration {
+    Duration::try_from(later.duration_since(earlier)).unwrap_or_default()
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            now: "2026-11-24T00:00:00Z".parse().unwrap(),
+            hostname: Hostname::parse_name("shop.brand.com").unwrap(),
+            zone: ZoneSettings {
+                zone: Hostname::parse_name("edge.saas.net").unwrap(),
+                txt_prefix: "_nameplate".into(),
+                edge_addresses: vec![EDGE.parse::<IpAddr>().unwrap()],
+            },
+            looks: LookSchedule::default(),
+            policy: IssuancePolicy { retry_cap: Duration::from_secs(3600), ..IssuancePolicy::default() },
+            dns: Dns::default(),
+            claims: BTreeMap::new(),
+            owner: None,
+            sequences: BTreeMap::new(),
+            certificates: BTreeMap::new(),
+            site: None,
+            old_targets: BTreeMap::new(),
+            made: 0,
+            looking: vec![Vec::new(); TENANTS],
+            issuing: vec![None; TENANTS],
+            publishing: vec![None; TENANTS],
+            sightings: BTreeMap::new(),
+        }
+    }
+
+    fn claim(&self, index: usize) -> Option<&Claim> {
+        self.claims.get(&tenant(index))
+    }
+
+    fn owning_tenant(&self) -> Option<&TenantId> {
+        self.owner.as_ref().and_then(|owner| owner.tenant.as_ref())
+    }
+
+    /// Another tenant's claim that owns the name, as a step loads it beside its own.
+    fn rival(&self, key: &ClaimKey) -> Option<&Claim> {
+        self.owning_tenant().filter(|owner| **owner != key.tenant).and_then(|owner| self.claims.get(owner))
+    }
+
+    /// Takes the change whole, or refuses it as the table does; then checks what must always hold.
+    fn commit(&mut self, change: &Change, because: &Because<'_>) -> Result<(), Conflict> {
+        let expected_claims =
+            change.claims.iter().all(|put| self.claims.get(&put.item.key.tenant).map(|claim| claim.version) == put.expected);
+        let expected_owner = change.owner.as_ref().is_none_or(|put| self.owner.as_ref().map(|owner| owner.version) == put.expected);
+        if !expected_claims || !expected_owner {
+            return Err(Conflict);
+        }
+        if let Some(put) = &change.owner {
+            self.check_owner(&put.item, because);
+        }
+        for put in &change.claims {
+            self.check_claim(&put.item);
+        }
+        for entry in &change.history {
+            let newest = self.sequences.entry(entry.key.tenant.clone()).or_default();
+            assert_eq!(entry.sequence, *newest + 1, "the history of {} has a gap or a repeat", entry.key);
+            *newest = entry.sequence;
+        }
+        for put in &change.claims {
+            let claim = put.item.clone();
+            assert_eq!(Some(&claim.sequence), self.sequences.get(&claim.key.tenant), "the claim does not know its newest history item");
+            self.claims.insert(claim.key.tenant.clone(), claim);
+        }
+        if let Some(put) = &change.owner {
+            self.owner = Some(put.item.clone());
+        }
+        for (_, version) in &change.dropped_certificates {
+            assert!(self.certificates.remove(version).is_some(), "a certificate is dropped that is not there");
+        }
+        if let Some(certificate) = &change.certificate {
+            let before = self.certificates.insert(certificate.version, certificate.tenant.clone());
+            assert_eq!(before, None, "a certificate was overwritten");
+        }
+        self.check();
+        Ok(())
+    }
+
+    fn check_claim(&self, next: &Claim) {
+        let Some(before) = self.claims.get(&next.key.tenant) else {
+            assert_eq!((next.version, next.sequence), (1, 1));
+            return;
+        };
+        assert_eq!(next.version, before.version + 1);
+        if before.claim_id != next.claim_id {
+            assert!(before.is_removed(), "a claim was replaced while it lived");
+            assert_ne!(before.token, next.token, "a token was used again");
+            return;
+        }
+        let moved = before.state.name() != next.state.name();
+        assert_eq!(next.since, if moved { self.now } else { before.since }, "`since` is when the state last changed, whatever the problem");
+        if let (Some(was), Some(is)) = (&before.problem, &next.problem)
+            && was.code == is.code
+        {
+            assert_eq!(was.since, is.since, "a problem that stays keeps its date");
+        }
+    }
+
+    fn check_owner(&self, next: &Owner, because: &Because<'_>) {
+        let before = self.owner.as_ref();
+        assert!(next.site_version > before.map_or(SiteVersion(0), |owner| owner.site_version), "a site version did not grow");
+        assert_eq!(next.version, before.map_or(0, |owner| owner.version) + 1);
+        let was = self.owning_tenant();
+        let Some(is) = next.tenant.as_ref().filter(|is| Some(*is) != was) else { return };
+        let Because::Looked(seen) = because else { panic!("the name changed hands without a look") };
+        assert_eq!(seen.claim.key.tenant, *is, "the name went to another than the one whose proof was looked for");
+        assert_eq!(self.claims[is].claim_id, seen.claim.claim_id, "the look was for an earlier claim");
+        assert!(seen.dns.proof(&seen.claim, &self.zone).is_some(), "the name was won without a proof");
+        let Some(rival) = was.and_then(|was| self.claims.get(was)) else { return };
+        let routed = seen.dns.cname.as_deref() == Some(self.zone.routing_target(&rival.claim_id).as_str());
+        assert!(!routed, "the name was taken while it led to its owner's target");
+        assert!(!seen.dns.texts.contains(rival.token.as_str()), "the name was taken while its owner's token stood");
+        let sightings = self.sightings.get(&seen.claim.claim_id).map(Vec::as_slice).unwrap_or_default();
+        assert!(
+            sightings.iter().any(|earlier| since(*earlier, seen.at) >= self.looks.hand_over),
+            "the name changed hands at {} after looks at {sightings:?} only",
+            seen.at
+        );
+    }
+
+    fn check(&self) {
+        for claim in self.claims.values() {
+            let owns = matches!(claim.state, State::AwaitingRouting { .. } | State::Issuing { .. } | State::Active { .. });
+            assert_eq!(owns, self.owning_tenant() == Some(&claim.key.tenant), "{} is {:?}, owner {:?}", claim.key, claim.state, self.owner);
+            assert_eq!(claim.next_look().is_none(), claim.is_removed(), "{} is forgotten: {:?}", claim.key, claim.state);
+            if claim.is_removed() {
+                let shown = self.site.as_ref().and_then(|(_, tenant)| tenant.as_ref());
+                assert_ne!(shown, Some(&claim.key.tenant), "{} is removed and still shown", claim.key);
+                assert!(!self.certificates.values().any(|of| *of == claim.key.tenant), "{} is removed and kept its key", claim.key);
+            }
+        }
+    }
+
+    /// Decides and commits as a step does: first on what was loaded, then, after others wrote, on what they left.
+    fn decide_until_taken(&mut self, loaded: Claim, because: &Because<'_>, decide: impl Fn(&Self, &Claim) -> Option<Change>) -> bool {
+        let mut claim = loaded;
+        for _ in 0..RACES {
+            let Some(change) = decide(self, &claim) else { return false };
+            if self.commit(&change, because).is_ok() {
+                return true;
+            }
+            match self.claims.get(&claim.key.tenant) {
+                Some(again) if again.claim_id == claim.claim_id => claim = again.clone(),
+                _ => return false,
+            }
+        }
+        panic!("a decision on what is stored was refused");
+    }
+
+    fn register(&mut self, index: usize) {
+        let key = ClaimKey { hostname: self.hostname.clone(), tenant: tenant(index) };
+        let known = self.claim(index).cloned();
+        if known.as_ref().is_some_and(|claim| !claim.is_removed()) {
+            return;
+        }
+        if let Some(old) = &known {
+            self.old_targets.insert(key.tenant.clone(), old.claim_id.clone());
+        }
+        self.made += 1;
+        let claim_id = ClaimId::parse(&format!("claim{}", self.made)).unwrap();
+        let token = OwnershipToken::parse(&format!("token-{}", self.made)).unwrap();
+        let change = decide::register(key, claim_id, token, known.as_ref(), &self.looks, self.now);
+        assert!(self.commit(&change, &Because::Asked).is_ok());
+    }
+
+    fn remove(&mut self, index: usize) {
+        let Some(claim) = self.claim(index).cloned() else { return };
+        if matches!(claim.state, State::Removing { .. } | State::Removed { .. }) {
+            return;
+        }
+        let change = decide::request_removal(&claim, self.owner.as_ref(), self.now);
+        assert!(self.commit(&change, &Because::Asked).is_ok());
+    }
+
+    fn check_now(&mut self, index: usize) {
+        let Some(claim) = self.claim(index) else { return };
+        if let Some(change) = decide::look_now(claim, self.now) {
+            assert!(self.commit(&change, &Because::Asked).is_ok());
+        }
+    }
+
+    fn begin_look(&mut self, index: usize) {
+        let Some(claim) = self.claim(index).filter(|claim| claim.is_due(Step::VerifyOwnership, self.now)).cloned() else { return };
+        let judgement = self.judge(&claim);
+        self.looking[index].push(Seen { claim, dns: self.dns.clone(), at: self.now, judgement });
+    }
+
+    fn judge(&self, claim: &Claim) -> Judgement {
+        let subject = claim.look_subject(&self.zone);
+        let judgement = judge(&self.dns.look(&subject), &subject);
+        assert_eq!(judgement.proof, self.dns.proof(claim, &self.zone), "the look saw another proof than DNS shows: {:?}", self.dns);
+        assert_eq!(
+            judgement.finding.is_none(),
+            judgement.proof.is_some() && judgement.routing.is_ours(),
+            "{judgement:?} of {:?}",
+            self.dns
+        );
+        judgement
+    }
+
+    /// Records the oldest look under way.
+    fn end_look(&mut self, index: usize) {
+        if self.looking[index].is_empty() {
+            return;
+        }
+        let seen = self.looking[index].remove(0);
+        let taken = self.decide_until_taken(seen.claim.clone(), &Because::Looked(&seen), |world, claim| {
+            if !claim.is_due(Step::VerifyOwnership, world.now) {
+                return None;
+            }
+            decide::after_look(claim, world.owner.as_ref(), world.rival(&claim.key), &seen.judgement, &world.looks, world.now)
+        });
+        let sightings = self.sightings.entry(seen.claim.claim_id.clone()).or_default();
+        match seen.judgement.proof {
+            Some(_) if taken => sightings.push(seen.at),
+            None if taken => sightings.clear(),
+            _ => {}
+        }
+    }
+
+    /// Begins an order. With an old look behind it, DNS is looked at once more first.
+    fn begin_issue(&mut self, index: usize, looks_first: bool) {
+        let Some(claim) = self.claim(index).filter(|claim| claim.is_due(Step::IssueCertificate, self.now)).cloned() else { return };
+        let Some(issuance) = claim.issuance().filter(|issuance| issuance.next_look <= self.now) else { return };
+        let change = match &issuance.attempt {
+            Some(_) => decide::lease_issuance(&claim, None, &self.policy, self.now),
+            None => {
+                let judgement = self.judge(&claim);
+                if looks_first && !judgement.routing.is_ours() {
+                    let change = decide::postpone_order(&claim, &judgement, &self.looks, self.now).unwrap();
+                    assert!(self.commit(&change, &Because::Worked).is_ok());
+                    return;
+                }
+                self.made += 1;
+                let key = PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: format!("{:064x}", self.made) };
+                decide::lease_issuance(&claim, Some(key), &self.policy, self.now)
+            }
+        };
+        let change = change.unwrap();
+        assert!(self.commit(&change, &Because::Worked).is_ok());
+        self.issuing[index] = Some(change.claims[0].item.clone());
+    }
+
+    fn end_issue(&mut self, index: usize) {
+        let Some(claim) = self.issuing[index].take() else { return };
+        let issued = Issued {
+            chain: "chain".into(),
+            serial: format!("{:032x}", self.made),
+            not_before: self.now,
+            not_after: self.now.checked_add(Duration::from_secs(90 * 86_400)).unwrap(),
+            ari_id: None,
+        };
+        let ordered_for = spki(&claim);
+        self.decide_until_taken(claim, &Because::Worked, |world, claim| {
+            let owner = world.owner.as_ref()?;
+            if spki(claim) != ordered_for {
+                return None;
+            }
+            decide::record_certificate(claim, owner, &issued, &world.looks, world.now)
+        });
+    }
+
+    fn refuse_issue(&mut self, index: usize) {
+        let Some(claim) = self.issuing[index].take() else { return };
+        let ordered_for = spki(&claim);
+        let refusal = IssueError::ChallengeFailed { detail: "403".into() };
+        self.decide_until_taken(claim, &Because::Worked, |world, claim| {
+            if spki(claim) != ordered_for {
+                return None;
+            }
+            decide::record_refusal(claim, &refusal, &world.policy, world.now)
+        });
+    }
+
+    /// Reads what the bucket should show: the site of the owner's claim while that is active, a tombstone otherwise.
+    fn begin_publish(&mut self, index: usize) {
+        let Some(claim) = self.claim(index).filter(|claim| claim.is_due(Step::PublishSite, self.now)).cloned() else { return };
+        let shows = self.owner.as_ref().map(|owner| {
+            let owners_claim = owner.tenant.as_ref().map(|tenant| &self.claims[tenant]);
+            match owners_claim.map(|claim| (&claim.key.tenant, &claim.state)) {
+                Some((tenant, State::Active { certificate, .. })) => (certificate.version, Some(tenant.clone())),
+                _ => (owner.site_version, None),
+            }
+        });
+        self.publishing[index] = Some(Publishing { claim, shows });
+    }
+
+    /// Writes it, unless the bucket shows something as new or newer, and records that it did.
+    fn end_publish(&mut self, index: usize) {
+        let Some(Publishing { claim, shows }) = self.publishing[index].take() else { return };
+        if let Some((version, tenant)) = &shows
+            && self.site.as_ref().is_none_or(|(known, _)| known < version)
+        {
+            self.site = Some((*version, tenant.clone()));
+        }
+        let version = shows.map_or(SiteVersion(0), |(version, _)| version);
+        self.decide_until_taken(claim, &Because::Worked, |world, claim| decide::record_publication(claim, version, world.now));
+        self.check();
+    }
+
+    fn take(&mut self, event: &Event) {
+        match *event {
+            Event::Cname(points) => {
+                self.dns.cname = match points {
+                    Points::Nowhere => None,
+                    Points::Elsewhere => Some("shops.other-host.net".into()),
+                    Points::AtTarget(index) => self.claim(index).map(|claim| self.zone.routing_target(&claim.claim_id)),
+                    Points::AtOldTarget(index) => self.old_targets.get(&tenant(index)).map(|old| self.zone.routing_target(old)),
+                }
+            }
+            Event::Address(ours) => self.dns.address = ours,
+            Event::Token(index) => {
+                let token = self.claim(index).map(|claim| claim.token.to_string());
+                self.dns.texts.extend(token);
+            }
+            Event::ClearTexts => self.dns.texts.clear(),
+            Event::Register(index) => self.register(index),
+            Event::Remove(index) => self.remove(index),
+            Event::CheckNow(index) => self.check_now(index),
+            Event::BeginLook(index) => self.begin_look(index),
+            Event::EndLook(index) => self.end_look(index),
+            Event::BeginIssue(index, looks_first) => self.begin_issue(index, looks_first),
+            Event::EndIssue(index) => self.end_issue(index),
+            Event::RefuseIssue(index) => self.refuse_issue(index),
+            Event::BeginPublish(index) => self.begin_publish(index),
+            Event::EndPublish(index) => self.end_publish(index),
+            Event::Advance(seconds) => self.advance(Duration::from_secs(seconds)),
+        }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now = self.now.checked_add(by).unwrap();
+    }
+
+    /// Everything under way ends, and then everything due happens once.
+    fn one_round(&mut self) {
+        self.advance(ROUND);
+        for index in 0..TENANTS {
+            while !self.looking[index].is_empty() {
+                self.end_look(index);
+            }
+            self.end_issue(index);
+            self.end_publish(index);
+        }
+        for index in 0..TENANTS {
+            self.begin_look(index);
+            self.end_look(index);
+            self.begin_issue(index, true);
+            self.end_issue(index);
+            self.begin_publish(index);
+            self.end_publish(index);
+        }
+    }
+
+    /// DNS speaks for this tenant's claim and for no other.
+    fn speak_for(&mut self, index: usize, by_cname: bool) {
+        let Some(claim) = self.claim(index) else { return };
+        self.dns = match by_cname {
+            true => Dns { cname: Some(self.zone.routing_target(&claim.claim_id)), ..Dns::default() },
+            false => Dns { cname: None, address: true, texts: BTreeSet::from([claim.token.to_string()]) },
+        };
+    }
+
+    fn shows(&self, index: usize) -> bool {
+        self.site.as_ref().is_some_and(|(_, shown)| *shown == Some(tenant(index)))
+    }
+}
+
+fn spki(claim: &Claim) -> Option<String> {
+    claim.issuance().and_then(|issuance| issuance.attempt.as_ref()).map(|attempt| attempt.spki_sha256.clone())
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let who = || 0..TENANTS;
+    let points = prop_oneof![
+        1 => Just(Points::Nowhere),
+        1 => Just(Points::Elsewhere),
+        4 => who().prop_map(Points::AtTarget),
+        1 => who().prop_map(Points::AtOldTarget),
+    ];
+    let event = prop_oneof![
+        4 => points.prop_map(Event::Cname),
+        2 => any::<bool>().prop_map(Event::Address),
+        3 => who().prop_map(Event::Token),
+        1 => Just(Event::ClearTexts),
+        4 => who().prop_map(Event::Register),
+        2 => who().prop_map(Event::Remove),
+        2 => who().prop_map(Event::CheckNow),
+        7 => who().prop_map(Event::BeginLook),
+        7 => who().prop_map(Event::EndLook),
+        3 => (who(), any::<bool>()).prop_map(|(index, looks_first)| Event::BeginIssue(index, looks_first)),
+        3 => who().prop_map(Event::EndIssue),
+        1 => who().prop_map(Event::RefuseIssue),
+        3 => who().prop_map(Event::BeginPublish),
+        3 => who().prop_map(Event::EndPublish),
+        6 => prop::sample::select(vec![1, 6, 29, 31, 61, 61, 3700, 90_000, 700_000]).prop_map(Event::Advance),
+    ];
+    prop::collection::vec(event, 0..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12_000) })]
+
+    #[test]
+    fn a_name_is_only_ever_its_provers_and_always_becomes_the_one_provers(events in events(), index in 0..TENANTS, by_cname: bool) {
+        let mut world = World::new();
+        for event in &events {
+            world.take(event);
+        }
+        for _ in 0..ROUNDS {
+            world.register(index);
+            world.speak_for(index, by_cname);
+            world.one_round();
+        }
+        prop_assert_eq!(world.owning_tenant(), Some(&tenant(index)));
+        let claim = world.claim(index).unwrap();
+        prop_assert!(matches!(claim.state, State::Active { .. }), "{:?} with {:?}", claim.state, claim.problem);
+        prop_assert!(world.shows(index), "the bucket shows {:?}", world.site);
+
+        world.remove(index);
+        for _ in 0..ROUNDS {
+            world.one_round();
+        }
+        let claim = world.claim(index).unwrap();
+        prop_assert!(claim.is_removed(), "{:?}", claim.state);
+        prop_assert!(!world.shows(index), "the bucket shows {:?}", world.site);
+    }
+}
+
+#[test]
+fn a_token_alone_takes_no_name_that_still_leads_to_another_claim() {
+    let mut world = World::new();
+    world.register(0);
+    world.speak_for(0, true);
+    world.one_round();
+    assert!(matches!(world.claim(0).unwrap().state, State::Active { .. }));
+
+    world.register(1);
+    let token = world.claim(1).unwrap().token.to_string();
+    world.dns.texts.insert(token);
+    for _ in 0..5 {
+        world.one_round();
+        let waiting = world.claim(1).unwrap();
+        assert!(matches!(waiting.state, State::AwaitingProof { .. }), "{:?}", waiting.state);
+        assert_eq!(waiting.problem.as_ref().map(|problem| problem.code), Some(ProblemCode::ClaimedElsewhere));
+        assert_eq!(world.owning_tenant(), Some(&tenant(0)));
+    }
+    assert_eq!(world.claim(0).unwrap().problem.as_ref().map(|problem| problem.code), Some(ProblemCode::Contested), "the owner is told");
+
+    // The owner's record goes; the token was seen often enough by now.
+    world.dns.cname = None;
+    world.dns.address = true;
+    world.one_round();
+    assert_eq!(world.owning_tenant(), Some(&tenant(1)));
+    assert!(!matches!(world.claim(0).unwrap().state, State::Active { .. }));
+}

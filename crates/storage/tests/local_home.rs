@@ -1,0 +1,511 @@
+//! What only the local home promises: one folder to one product, nothing lost in a crash, nothing left of what was removed.
+
+mod stand;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use domains::{
+    BundleBucket, Callers, Change, Claim, Clock, CommitError, Dispatch, DomainTable, Issuance, Listings, Marks, ObjectCondition, Proof,
+    Put, SiteVersion, State, Step, StepQueue, StoreError, SystemClock,
+};
+use rusqlite::{Connection, params};
+use stand::LocalStand;
+use storage::{
+    conformance::{
+        Stand,
+        fixtures::{attempt, certificate, claim, created, entry, hostname, key, nudge, owner, replaced},
+    },
+    consumers::{FeedConsumer, QueueConsumer},
+    local::{LocalConfig, LocalHome, OpenError, etag},
+};
+use tempfile::TempDir;
+
+fn database(folder: &Path) -> Connection {
+    Connection::open(folder.join("home.sqlite3")).unwrap()
+}
+
+/// How often `needle` stands in any file below the folder.
+fn found(folder: &Path, needle: &str) -> usize {
+    let mut times = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            times += found(&path, needle);
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            times += bytes.windows(needle.len()).filter(|window| *window == needle.as_bytes()).count();
+        }
+    }
+    times
+}
+
+async fn empty_feed(home: &LocalHome) {
+    loop {
+        let batch = home.next_batch(1000, Duration::ZERO).await.unwrap();
+        if batch.is_empty() {
+            return;
+        }
+        home.acknowledge(&batch.iter().map(|record| record.sequence).collect::<Vec<_>>()).await.unwrap();
+    }
+}
+
+fn issuing(number: usize, version: u64, stand: &LocalStand, sealed_key: Option<&str>) -> Claim {
+    let now = stand.now();
+    let attempt = sealed_key.map(|sealed_key| attempt(now, sealed_key));
+    let state = State::Issuing { proof: Proof::Txt, issuance: Issuance { next_look: now, attempt, failures: 0 } };
+    Claim { state, ..claim(key(number), version, now) }
+}
+
+/// A sealed key that is long enough to be split over pages and is recognised by any piece of it.
+fn sealed(number: usize) -> String {
+    format!("<sealed-{number:05}>").repeat(40)
+}
+
+fn marker(number: usize) -> String {
+    format!("sealed-{number:05}")
+}
+
+#[test]
+fn another_programs_database_is_refused_and_left_alone() {
+    let folder = TempDir::new().unwrap();
+    database(folder.path()).execute_batch("CREATE TABLE photos (name TEXT)").unwrap();
+    let before = fs::read(folder.path().join("home.sqlite3")).unwrap();
+    let stand = LocalStand::new(None);
+    assert!(matches!(LocalHome::open(stand.config(folder.path())), Err(OpenError::NotAHome)));
+    assert_eq!(fs::read(folder.path().join("home.sqlite3")).unwrap(), before);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let words = "these are somebody's notes, and not a database at all. ".repeat(50);
+    fs::write(folder.path().join("home.sqlite3"), &words).unwrap();
+    let stand = LocalStand::new(None);
+    assert!(matches!(LocalHome::open(stand.config(folder.path())), Err(OpenError::Sqlite(_))));
+    assert_eq!(fs::read_to_string(folder.path().join("home.sqlite3")).unwrap(), words);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_with_both_numbers() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    stand.open(folder.path()).close().await.unwrap();
+    database(folder.path()).execute("INSERT INTO schema_versions VALUES (99, 'later')", []).unwrap();
+    match LocalHome::open(stand.config(folder.path())) {
+        Err(error @ OpenError::NewerSchema { found: 99, .. }) => assert!(error.to_string().contains("99"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_new_folder_is_its_owners_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("deep/home");
+    let home = LocalStand::new(None).open(&path);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    home.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_closed_home_refuses_and_its_folder_is_free() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let home = stand.open(folder.path());
+    home.store("mark", "1").await.unwrap();
+    home.close().await.unwrap();
+    assert!(matches!(home.load("mark").await, Err(StoreError::Unavailable { .. })));
+    assert!(matches!(home.store("mark", "2").await, Err(StoreError::Unavailable { .. })));
+    let again = stand.open(folder.path());
+    assert_eq!(again.load("mark").await.unwrap().as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_read_is_a_defect_with_its_name_and_never_an_absence() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let home = stand.open(folder.path());
+    let now = stand.now();
+    let hash = "ab".repeat(32);
+    for number in [1, 2] {
+        let change = Change {
+            owner: Some(Put { item: owner(hostname(number), None, 1), expected: None }),
+            certificate: Some(certificate(hostname(number), 1, "sealed")),
+            history: vec![entry(key(number), 1, now)],
+            ..created(claim(key(number), 1, now))
+        };
+        home.commit(&change).await.unwrap();
+    }
+    home.admit(&hash, &domains::Caller { role: domains::Role::Operator, tenant: None }).await.unwrap();
+    let name = hostname(1);
+    let break_item = |table: &str, item: &str| {
+        let statement = format!("UPDATE {table} SET item = ?1 WHERE hostname = ?2");
+        assert_eq!(database(folder.path()).execute(&statement, params![item, name.as_str()]).unwrap(), 1);
+    };
+    let names_it = |answer: Result<(), StoreError>| match answer {
+        Err(StoreError::Defect { detail }) => {
+            assert!(detail.contains(name.as_str()) && !detail.contains("secret"), "{detail}");
+        }
+        other => panic!("{other:?}"),
+    };
+    for broken in ["", "{", "null", "{\"schema\":1,\"sealed_key\":\"secret\"}", "[\"secret\"]"] {
+        for table in ["claims", "owners", "certificates", "history"] {
+            break_item(table, broken);
+        }
+        names_it(home.claim(&key(1)).await.map(drop));
+        names_it(home.owner(&name).await.map(drop));
+        names_it(home.certificate(&name, SiteVersion(1)).await.map(drop));
+        names_it(home.history(&key(1), 0, 10).await.map(drop));
+        names_it(home.claims(None, None, None, 10).await.map(drop));
+        names_it(home.claims_to(&name).await.map(drop));
+    }
+    let other = serde_json::to_string(&claim(key(2), 1, now)).unwrap();
+    break_item("claims", &other);
+    names_it(home.claim(&key(1)).await.map(drop));
+    assert!(home.claim(&key(2)).await.unwrap().is_some(), "a broken neighbour");
+    database(folder.path()).execute("UPDATE callers SET item = '{}'", []).unwrap();
+    assert!(matches!(home.caller(&hash).await, Err(StoreError::Defect { .. })));
+}
+
+#[tokio::test]
+async fn a_broken_feed_record_is_shown_and_does_not_stop_the_feed() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let home = stand.open(folder.path());
+    for number in 1..=2 {
+        home.commit(&created(claim(key(number), 1, stand.now()))).await.unwrap();
+    }
+    database(folder.path()).execute("UPDATE feed SET image = '{broken' WHERE sequence = 1", []).unwrap();
+    let batch = home.next_batch(10, Duration::ZERO).await.unwrap();
+    assert_eq!(batch.len(), 2);
+    assert!(matches!(batch[0].claim(), Err(StoreError::Defect { detail }) if detail.contains('1')));
+    assert_eq!(batch[1].claim().unwrap().key, key(2));
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_not_absent() {
+    let folder = TempDir::new().unwrap();
+    let home = LocalStand::new(None).open(folder.path());
+    fs::create_dir_all(home.bucket_folder().join("sites/a.json")).unwrap();
+    assert!(matches!(home.get("sites/a.json").await, Err(StoreError::Defect { .. })));
+    fs::write(home.bucket_folder().join("index"), "a file where the folder should be").unwrap();
+    assert!(matches!(home.get("index/00.json").await, Err(StoreError::Defect { .. })));
+    let put = home.put("index/00.json", b"x", &ObjectCondition::Absent).await;
+    assert!(matches!(put, Err(CommitError::Store(_))), "{put:?}");
+}
+
+#[tokio::test]
+async fn what_a_crash_left_unfinished_in_the_bucket_is_cleared_away() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let home = stand.open(folder.path());
+    home.put("sites/a.json", b"kept", &ObjectCondition::Absent).await.unwrap();
+    let litter = home.bucket_folder().join("sites/.unfinished-7");
+    fs::write(&litter, "half").unwrap();
+    home.close().await.unwrap();
+    let home = stand.open(folder.path());
+    assert!(!litter.exists());
+    let (bytes, tag) = home.get("sites/a.json").await.unwrap().unwrap();
+    assert_eq!((bytes.as_slice(), tag), (b"kept".as_slice(), etag(b"kept")));
+    home.put("sites/a.json", b"new", &ObjectCondition::Matches(etag(b"kept"))).await.unwrap();
+    home.put("sites/a.json", b"late", &ObjectCondition::Matches(etag(b"kept"))).await.unwrap_err();
+    let files: Vec<_> = fs::read_dir(home.bucket_folder().join("sites")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["a.json"], "a write left something behind");
+}
+
+#[tokio::test]
+async fn an_unread_feed_is_kept_a_day_and_no_longer() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let home = stand.open(folder.path());
+    let mut writing = tokio::task::JoinSet::new();
+    for number in 0..2500 {
+        let (home, now) = (home.clone(), stand.now());
+        writing.spawn(async move { home.commit(&created(claim(key(number), 1, now))).await.unwrap() });
+    }
+    writing.join_all().await;
+    stand.pass(&home, Duration::from_secs(86_400 - 60)).await;
+    home.sweep().await.unwrap();
+    home.commit(&created(claim(key(9000), 1, stand.now()))).await.unwrap();
+    let count = || database(folder.path()).query_row("SELECT count(*) FROM feed", [], |row| row.get::<_, u64>(0)).unwrap();
+    assert_eq!(count(), 2501);
+    stand.pass(&home, Duration::from_secs(120)).await;
+    home.sweep().await.unwrap();
+    assert_eq!(count(), 1);
+    assert_eq!(home.next_batch(10, Duration::ZERO).await.unwrap()[0].claim().unwrap().key, key(9000));
+}
+
+#[tokio::test]
+async fn a_message_nobody_takes_is_kept_two_weeks_and_no_longer() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let home = stand.open(folder.path());
+    let step = Step::PublishSite;
+    home.send(&[Dispatch { step, nudge: nudge(1), delay: Duration::ZERO }]).await.unwrap();
+    stand.pass(&home, Duration::from_secs(13 * 86_400)).await;
+    home.sweep().await.unwrap();
+    assert_eq!(home.receive(step, 1, Duration::from_secs(1), Duration::ZERO).await.unwrap().len(), 1);
+    stand.pass(&home, Duration::from_secs(2 * 86_400)).await;
+    home.sweep().await.unwrap();
+    assert_eq!(home.next_delivery().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_next_delivery_is_told_to_whoever_moves_the_clock() {
+    let stand = LocalStand::new(None);
+    let home = stand.fresh().await;
+    assert_eq!(home.next_delivery().await.unwrap(), None);
+    let delay = Duration::from_secs(90);
+    home.send(&[Dispatch { step: Step::PublishSite, nudge: nudge(1), delay }]).await.unwrap();
+    assert_eq!(home.next_delivery().await.unwrap(), Some(stand.now().checked_add(delay).unwrap()));
+    home.commit(&created(claim(key(1), 1, stand.now()))).await.unwrap();
+    assert!(home.next_delivery().await.unwrap().unwrap() <= stand.now());
+}
+
+#[tokio::test]
+async fn a_waiting_receiver_gets_a_delayed_message_when_it_is_due() {
+    let folder = TempDir::new().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let home = LocalHome::open(LocalConfig::new(folder.path(), clock)).unwrap();
+    let step = Step::VerifyOwnership;
+    let delay = Duration::from_millis(300);
+    home.send(&[Dispatch { step, nudge: nudge(1), delay }]).await.unwrap();
+    let began = Instant::now();
+    let messages = home.receive(step, 10, Duration::from_secs(30), Duration::from_secs(20)).await.unwrap();
+    assert_eq!(messages.len(), 1);
+    assert!(began.elapsed() < Duration::from_secs(10), "waited for something else than the message: {:?}", began.elapsed());
+    let nothing = home.receive(step, 10, Duration::from_secs(30), Duration::from_millis(50)).await.unwrap();
+    assert_eq!(nothing, vec![]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stuck_disk_is_unavailable_in_time_and_what_was_given_up_is_not_written_later() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let config = LocalConfig { patience: Duration::from_millis(200), ..stand.config(folder.path()) };
+    let home = LocalHome::open(config).unwrap();
+    home.store("mark", "before").await.unwrap();
+    let stranger = database(folder.path());
+    stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = Instant::now();
+    let answer = home.store("mark", "given up").await;
+    assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{answer:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(home.load("mark").await.unwrap().as_deref(), Some("before"), "readers wait for a writer");
+    stranger.execute_batch("ROLLBACK").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while home.store("other", "after").await.is_err() {
+        assert!(Instant::now() < deadline, "did not recover");
+    }
+    assert_eq!(home.load("mark").await.unwrap().as_deref(), Some("before"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_a_sealed_key_once_it_is_removed() {
+    const NAMES: usize = 240;
+    let folder = TempDir::new().unwrap();
+    let stand = Arc::new(LocalStand::new(None));
+    let home = stand.open(folder.path());
+    // Rows of all sizes come and go beside each other, so that SQLite moves them between pages.
+    let mut walks = tokio::task::JoinSet::new();
+    for number in 0..NAMES {
+        let (home, stand) = (home.clone(), Arc::clone(&stand));
+        walks.spawn(async move {
+            home.commit(&created(claim(key(number), 1, stand.now()))).await.unwrap();
+            home.commit(&replaced(issuing(number, 2, &stand, None))).await.unwrap();
+            home.commit(&replaced(issuing(number, 3, &stand, Some(&sealed(number))))).await.unwrap();
+            let recorded = Change {
+                certificate: Some(certificate(hostname(number), 1, &sealed(number))),
+                ..replaced(issuing(number, 4, &stand, Some(&sealed(number + NAMES))))
+            };
+            home.commit(&recorded).await.unwrap();
+            // The renewal's attempt is over; names of an even number lose their certificate.
+            let dropped = if number % 2 == 0 { vec![(hostname(number), SiteVersion(1))] } else { vec![] };
+            if number % 3 == 0 {
+                home.commit(&Change { dropped_certificates: dropped, ..replaced(issuing(number, 5, &stand, None)) }).await.unwrap();
+            } else {
+                home.commit(&replaced(issuing(number, 5, &stand, None))).await.unwrap();
+                home.commit(&Change { dropped_certificates: dropped, ..Change::default() }).await.unwrap();
+            }
+        });
+    }
+    walks.join_all().await;
+    assert!(found(folder.path(), &marker(1)) > 0, "the search does not find what is there");
+    empty_feed(&home).await;
+    home.scrub().await.unwrap();
+    for number in 0..NAMES {
+        let left = found(folder.path(), &marker(number));
+        assert_eq!(left > 0, number % 2 == 1, "{left} pieces of the key of name {number}");
+        assert_eq!(found(folder.path(), &marker(number + NAMES)), 0, "pieces of the overwritten attempt of name {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_certificate_leaves_the_files_by_itself_within_seconds() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let home = stand.open(folder.path());
+    let recorded = Change { certificate: Some(certificate(hostname(1), 1, &sealed(1))), ..Change::default() };
+    home.commit(&recorded).await.unwrap();
+    assert!(found(folder.path(), &marker(1)) > 0);
+    let dropped = Change { dropped_certificates: vec![(hostname(1), SiteVersion(1))], ..Change::default() };
+    home.commit(&dropped).await.unwrap();
+    let began = Instant::now();
+    while found(folder.path(), &marker(1)) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(5), "still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(home.certificate(&hostname(1), SiteVersion(1)).await.unwrap(), None);
+}
+
+const CHILD_FOLDER: &str = "NAMEPLATE_TEST_CHILD_FOLDER";
+
+/// Not a test by itself: the process that the next test kills. Says each thing once it was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by the test that kills it"]
+async fn the_process_that_is_killed() {
+    let Ok(folder) = std::env::var(CHILD_FOLDER) else { return };
+    let stand = Arc::new(LocalStand::new(None));
+    let home = stand.open(Path::new(&folder));
+    let mut busy = tokio::task::JoinSet::new();
+    for number in 0..24 {
+        let (home, stand) = (home.clone(), Arc::clone(&stand));
+        busy.spawn(async move {
+            home.commit(&created(claim(key(number), 1, stand.now()))).await.unwrap();
+            for version in 2.. {
+                let change = Change {
+                    history: vec![entry(key(number), version, stand.now())],
+                    ..replaced(claim(key(number), version, stand.now()))
+                };
+                home.commit(&change).await.unwrap();
+                println!("claim {number} {version}");
+                let name = format!("sites/{number}-{version}.json");
+                home.put(&name, name.as_bytes(), &ObjectCondition::Absent).await.unwrap();
+                println!("object {number} {version}");
+                home.send(&[Dispatch { step: Step::PublishSite, nudge: nudge(number), delay: Duration::ZERO }]).await.unwrap();
+                println!("nudge {number} {version}");
+            }
+        });
+    }
+    busy.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_loses_nothing_it_answered_and_its_folder_is_held_until_then() {
+    let folder = TempDir::new().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_process_that_is_killed", "--ignored", "--nocapture"])
+        .env(CHILD_FOLDER, folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let process = child.id();
+    let stand = LocalStand::new(None);
+    let mut answered: Vec<(String, usize, u64)> = Vec::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut read = |answered: &mut Vec<(String, usize, u64)>| -> bool {
+        let Some(Ok(line)) = lines.next() else { return false };
+        let words: Vec<&str> = line.split(' ').collect();
+        if let [what @ ("claim" | "object" | "nudge"), number, version] = words[..]
+            && let (Ok(number), Ok(version)) = (number.parse(), version.parse())
+        {
+            answered.push((what.to_owned(), number, version));
+        }
+        true
+    };
+    while answered.len() < 600 {
+        assert!(read(&mut answered), "the process ended by itself after {} answers", answered.len());
+    }
+    match LocalHome::open(stand.config(folder.path())) {
+        Err(error @ OpenError::InUse { .. }) => assert!(error.to_string().contains(&process.to_string()), "{error}"),
+        other => panic!("two homes in one folder: {other:?}"),
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while read(&mut answered) {}
+    let home = stand.open(folder.path());
+    let mut nudged = std::collections::HashMap::new();
+    for (what, number, version) in &answered {
+        match what.as_str() {
+            "claim" => {
+                assert!(home.claim(&key(*number)).await.unwrap().unwrap().version >= *version);
+                assert_eq!(home.history(&key(*number), version - 1, 1).await.unwrap()[0].sequence, *version);
+            }
+            "object" => {
+                let name = format!("sites/{number}-{version}.json");
+                assert_eq!(home.get(&name).await.unwrap().unwrap().0, name.as_bytes());
+            }
+            _ => *nudged.entry(*number).or_insert(0) += 1,
+        }
+    }
+    let mut received = std::collections::HashMap::new();
+    loop {
+        let messages = home.receive(Step::PublishSite, 10, Duration::from_secs(60), Duration::ZERO).await.unwrap();
+        if messages.is_empty() {
+            break;
+        }
+        for message in messages {
+            *received.entry(message.nudge().unwrap().hostname).or_insert(0) += 1;
+        }
+    }
+    for (number, sent) in nudged {
+        assert!(received[&hostname(number)] >= sent, "nudges of {number} were lost");
+    }
+    // Nothing was half written: every claim's newest history item is its own version's.
+    for claim in home.claims(None, None, None, 1000).await.unwrap().items {
+        let history = home.history(&claim.key, 0, 1000).await.unwrap();
+        assert_eq!(history.len() as u64, claim.version - 1, "{}", claim.key);
+    }
+    let check: String = database(folder.path()).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement; run with --release and --nocapture"]
+async fn how_many_commits_a_second() {
+    let folder = TempDir::new().unwrap();
+    let stand = Arc::new(LocalStand::new(None));
+    let home = stand.open(folder.path());
+    for callers in [1, 8, 64, 256] {
+        let began = Instant::now();
+        let mut busy = tokio::task::JoinSet::new();
+        for caller in 0..callers {
+            let (home, stand) = (home.clone(), Arc::clone(&stand));
+            busy.spawn(async move {
+                let mut commits = 0u64;
+                while began.elapsed() < Duration::from_secs(5) {
+                    let number = commits as usize * callers + caller;
+                    let mut item = claim(key(0), 1, stand.now());
+                    item.key.hostname = domains::Hostname::parse_name(&format!("c{callers}n{number}.brand.com")).unwrap();
+                    let change = Change { history: vec![entry(item.key.clone(), 1, stand.now())], ..created(item) };
+                    home.commit(&change).await.unwrap();
+                    commits += 1;
+                }
+                commits
+            });
+        }
+        let commits: u64 = busy.join_all().await.into_iter().sum();
+        println!("{callers} callers: {:.0} commits/s", commits as f64 / began.elapsed().as_secs_f64());
+    }
+    let began = Instant::now();
+    let mut busy = tokio::task::JoinSet::new();
+    for caller in 0..32 {
+        let home = home.clone();
+        busy.spawn(async move {
+            for number in 0..20 {
+                let name = format!("sites/s{caller}-{number}.json");
+                home.put(&name, &[b'x'; 6000], &ObjectCondition::Absent).await.unwrap();
+            }
+        });
+    }
+    busy.join_all().await;
+    println!("32 callers: {:.0} objects/s", 640.0 / began.elapsed().as_secs_f64());
+}

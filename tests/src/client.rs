@@ -1,0 +1,66 @@
+//! Plain HTTP to this machine: the API, and the editors of DNS and CA.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// How long one exchange may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON; `Null` when there is none.
+    pub fn json(&self) -> Value {
+        if self.body.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The body, given that the request was granted.
+    pub fn granted(self) -> Value {
+        assert!(self.status.is_success(), "{}: {}", self.status, String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+}
+
+/// Makes one request over a connection of its own. `Err` when nobody answers.
+pub async fn ask(method: Method, url: &str, key: Option<&str>, body: Option<&Value>) -> Result<Answer, String> {
+    tokio::time::timeout(PATIENCE, exchange(method, url, key, body)).await.map_err(|_| format!("{url}: no answer in {PATIENCE:?}"))?
+}
+
+async fn exchange(method: Method, url: &str, key: Option<&str>, body: Option<&Value>) -> Result<Answer, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+    let authority = uri.authority().ok_or("the URL has no host")?.as_str().to_owned();
+    let stream = TcpStream::connect(&authority).await.map_err(|error| format!("{authority}: {error}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(uri.path_and_query().map_or("/", |path| path.as_str()));
+    request = request.header(header::HOST, &authority).header(header::CONNECTION, "close");
+    if let Some(key) = key {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+    }
+    let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    let request = request.body(Full::new(bytes)).map_err(|error| error.to_string())?;
+    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+    connection.abort();
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
+}

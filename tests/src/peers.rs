@@ -1,0 +1,123 @@
+//! What the product does not own: DNS and CA as processes of their own, and an edge without the rest of the product.
+
+use std::{net::SocketAddr, path::Path};
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    client, ports,
+    process::{Process, binary},
+};
+
+/// The operator's zone, as the product has it by default.
+const ZONE: &str = "edge.nameplate.test";
+
+/// `dev-dns` and `dev-ca`, which stay while the product is killed.
+#[derive(Debug)]
+pub struct Peers {
+    /// Where DNS is edited.
+    pub dns_admin: String,
+    /// The CA's counters.
+    pub ca_control: String,
+    settings: Vec<(String, String)>,
+    _dns: Process,
+    _ca: Process,
+}
+
+impl Peers {
+    /// Starts both, for a product whose edge will answer challenges at a port chosen here.
+    pub async fn start(folder: &Path) -> Self {
+        let http = ports::free();
+        let dns_file = folder.join("peers-dns.json").display().to_string();
+        let arguments = ["--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--file", &dns_file, "--apex", ZONE];
+        let (dns, ready) = started("dev-dns", &arguments, folder).await;
+        let dns_address = text(&ready, "dns");
+        let dns_admin = text(&ready, "admin");
+        edit_dns(&dns_admin, &[json!({ "name": format!("*.t.{ZONE}"), "type": "A", "data": ["127.0.0.1"] })]).await;
+
+        let state = folder.join("peers-ca").display().to_string();
+        let port = http.port().to_string();
+        let arguments = ["--state", &state, "--dns", &dns_address, "--http-port", &port, "--control", "127.0.0.1:0"];
+        let (ca, ready) = started("dev-ca", &arguments, folder).await;
+        let settings = vec![
+            ("NAMEPLATE_LISTEN_HTTP".to_owned(), http.to_string()),
+            ("NAMEPLATE_DNS_SERVER".to_owned(), dns_address),
+            ("NAMEPLATE_ACME_DIRECTORY".to_owned(), text(&ready, "directory")),
+            ("NAMEPLATE_ACME_ROOT".to_owned(), text(&ready, "root")),
+        ];
+        Self { dns_admin, ca_control: text(&ready, "control"), settings, _dns: dns, _ca: ca }
+    }
+
+    /// What a product must be told to use them.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        self.settings.clone()
+    }
+}
+
+async fn started(name: &str, arguments: &[&str], folder: &Path) -> (Process, Value) {
+    let mut process = Process::start(&binary(name), arguments, &[], folder);
+    let ready = process.ready().await;
+    let ready = ready.unwrap_or_else(|| panic!("{name} ended before it was ready; its log is {}", process.log().display()));
+    (process, ready)
+}
+
+fn text(ready: &Value, key: &str) -> String {
+    ready[key].as_str().unwrap_or_else(|| panic!("{ready} has no {key}")).to_owned()
+}
+
+/// Sets records, all or none.
+pub async fn edit_dns(admin: &str, records: &[Value]) {
+    // Below the editor's bound on one body.
+    for part in records.chunks(2_000) {
+        client::ask(Method::PUT, &format!("{admin}/records"), None, Some(&json!(part))).await.expect("the DNS editor answers").granted();
+    }
+}
+
+/// A standalone edge on loopback.
+#[derive(Debug)]
+pub struct LoneEdge {
+    /// Where TLS arrives.
+    pub https: SocketAddr,
+    /// Where health and metrics are.
+    pub private: SocketAddr,
+    process: Process,
+}
+
+impl LoneEdge {
+    /// Starts one with a source, a cache and seal keys; it answers health, but may not be ready yet.
+    pub async fn start(folder: &Path, source: &Path, cache: &Path, seal_key: &Path, origin: SocketAddr) -> Self {
+        let (https, http, private) = (ports::free(), ports::free(), ports::free());
+        let set = |key: &str, value: String| (key.to_owned(), value);
+        let environment = [
+            set("EDGE_HTTPS_LISTEN", https.to_string()),
+            set("EDGE_HTTP_LISTEN", http.to_string()),
+            set("EDGE_PRIVATE_LISTEN", private.to_string()),
+            set("EDGE_ORIGIN", origin.to_string()),
+            set("EDGE_SOURCE_FOLDER", source.display().to_string()),
+            set("EDGE_CACHE_DIR", cache.display().to_string()),
+            set("EDGE_SEAL_KEYS", seal_key.display().to_string()),
+            set("EDGE_POLL_INTERVAL", "500ms".to_owned()),
+        ];
+        let process = Process::start(&binary("edge"), &[], &environment, folder);
+        Self { https, private, process }
+    }
+
+    /// Whether `/readyz` says so.
+    pub async fn is_ready(&self) -> bool {
+        client::ask(Method::GET, &format!("http://{}/readyz", self.private), None, None).await.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Known names, and how many of them are not on its disk.
+    pub async fn names(&self) -> Option<(u64, u64)> {
+        let metrics = client::ask(Method::GET, &format!("http://{}/metrics", self.private), None, None).await.ok()?;
+        let metrics = String::from_utf8(metrics.body.to_vec()).ok()?;
+        let value = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        Some((value("nameplate_edge_names_known")?, value("nameplate_edge_bundles_cold")?))
+    }
+
+    /// Ends it as `kill -9` does.
+    pub async fn kill(self) {
+        self.process.kill().await;
+    }
+}

@@ -1,0 +1,125 @@
+//! One child process: started with an environment of its own, read until it is ready, killed when dropped.
+
+use std::{
+    env,
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, ChildStdout, Command},
+};
+
+/// How long a process may take to say that it is ready.
+const READY: Duration = Duration::from_secs(60);
+
+/// Where a binary of this workspace is: in the folder above the test's own executable.
+///
+/// # Panics
+/// When it was not built; nothing here builds it, because a test that builds waits for the one that runs it.
+pub fn binary(name: &str) -> PathBuf {
+    let own = env::current_exe().expect("the test's own executable");
+    let folder = own.ancestors().nth(2).expect("the test runs from target/<profile>/deps");
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: the system tests run the binaries of this workspace. `scripts/test` builds them all first; by hand: \
+         cargo build --release -p nameplate -p edge -p dev-ca -p dev-dns",
+        path.display()
+    );
+    path
+}
+
+/// A running child.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// Kept open, so that a child that prints is not ended by it.
+    _stdout: Option<BufReader<ChildStdout>>,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program in `folder`; what it says on standard error is appended to `<name>.log` there.
+    pub fn start(binary: &Path, arguments: &[&str], environment: &[(String, String)], folder: &Path) -> Self {
+        let name = binary.file_name().unwrap().to_string_lossy();
+        let log = folder.join(format!("{name}.log"));
+        let mut file: File = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
+        writeln!(file, "---- {name} {}", arguments.join(" ")).expect("a log line");
+        let mut command = Command::new(binary);
+        // Nothing of the tester's own settings may reach the product.
+        for (key, _) in env::vars_os() {
+            if key.to_str().is_some_and(|key| key.starts_with("NAMEPLATE_") || key.starts_with("EDGE_")) {
+                command.env_remove(key);
+            }
+        }
+        command.args(arguments).envs(environment.iter().map(|(key, value)| (key, value))).current_dir(folder).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
+        let stdout = child.stdout.take().map(BufReader::new);
+        Self { child, _stdout: stdout, log }
+    }
+
+    /// Reads the line of JSON with which it says that it is ready. `None` when it ended instead.
+    pub async fn ready(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        let stdout = self._stdout.as_mut().expect("standard output is read once it is started");
+        let read = tokio::time::timeout(READY, stdout.read_line(&mut line)).await;
+        let read = read.unwrap_or_else(|_| panic!("not ready within {READY:?}; its log is {}", self.log.display()));
+        match read.expect("standard output reads") {
+            0 => None,
+            _ => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("`{line}` is not the ready line: {error}"))),
+        }
+    }
+
+    /// Ends it as `kill -9` does, and waits until it is gone.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it can be killed");
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("its status can be asked").is_none()
+    }
+
+    /// Waits until it has ended by itself; `false` when it has not within the time.
+    pub async fn ended(&mut self, within: Duration) -> bool {
+        tokio::time::timeout(within, self.child.wait()).await.is_ok()
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+}
+
+/// A folder for one test; it goes with the test, and stays when the test fails.
+#[derive(Debug)]
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    /// Makes one.
+    #[allow(clippy::new_without_default, reason = "it makes a folder")]
+    pub fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("nameplate-test-").tempdir().expect("a temporary folder"))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            eprintln!("logs and data are kept in {}", self.0.path().display());
+        }
+    }
+}
