@@ -148,11 +148,11 @@ impl Certificates {
             self.metrics.certificate_memory.increment();
             return Ok(config);
         }
-        if let Some(version) = found.served {
-            if let Some(config) = self.from_disk(found, version).await {
-                self.metrics.certificate_disk.increment();
-                return Ok(config);
-            }
+        if let Some(version) = found.served
+            && let Some(config) = self.from_disk(found, version).await
+        {
+            self.metrics.certificate_disk.increment();
+            return Ok(config);
         }
         self.metrics.certificate_source.increment();
         self.from_source(&found.hostname).await

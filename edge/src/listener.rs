@@ -24,7 +24,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, MissedTickBehavior, timeout_at},
+    time::{Instant, MissedTickBehavior, sleep_until, timeout_at},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -328,10 +328,8 @@ impl Driven<'_> {
                         finishing = (now == Phase::Closing).then_some("leaving");
                     }
                 }
+                () = sleep_until(cut_off.unwrap_or_else(Instant::now)), if cut_off.is_some() => return Some("unfinished"),
                 _ = look.tick() => {
-                    if cut_off.is_some_and(|cut_off| Instant::now() >= cut_off) {
-                        return Some("removed_unfinished");
-                    }
                     match self.activity.verdict(self.limits, !self.is_http2) {
                         Verdict::Keep => {}
                         Verdict::Abort(reason) => {

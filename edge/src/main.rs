@@ -1,6 +1,6 @@
 //! The edge as a program: reads its environment, serves until SIGTERM or SIGINT, and leaves politely.
 
-use std::{fs, process::ExitCode, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc};
 
 use bundles::{SealKeyPair, SealKeys};
 use domains::SystemClock;
@@ -44,6 +44,10 @@ async fn main() -> ExitCode {
 
 fn read_seal_keys(program: &Program) -> Result<SealKeys, String> {
     let read = |path: &std::path::PathBuf| {
+        let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
+        if mode & 0o077 != 0 {
+            return Err(format!("the seal key {} is open to others (mode {:o}); set it to 600", path.display(), mode & 0o777));
+        }
         let bytes = fs::read(path)
             .map(zeroize::Zeroizing::new)
             .map_err(|error| format!("the seal key {} cannot be read: {error}", path.display()))?;

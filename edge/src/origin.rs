@@ -188,9 +188,8 @@ impl Origin {
             return Ok(Lease { sender, place, origin: Arc::clone(self), reused: true });
         }
         let deadline = Instant::now() + self.limits.origin_connect;
-        let place = match timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(place)) => place,
-            _ => return Err(OriginError::Busy),
+        let Ok(Ok(place)) = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await else {
+            return Err(OriginError::Busy);
         };
         let io = timeout_at(deadline, TcpStream::connect(self.address.as_str()))
             .await

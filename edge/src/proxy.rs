@@ -81,7 +81,8 @@ impl Connection {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         let guard = self.activity.request();
         let request_id = new_request_id();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let said = tracing::enabled!(target: "edge::requests", tracing::Level::DEBUG)
+            .then(|| format!("{} {}", request.method(), request.uri().path()));
         let mut answer = match self.forward(request, guard, &request_id).await {
             Ok(answer) => answer,
             Err((refused, guard)) => {
@@ -96,7 +97,7 @@ impl Connection {
         tracing::debug!(
             target: "edge::requests",
             hostname = %self.sni, tenant = %self.found.tenant, request_id = request_id.to_str().unwrap_or_default(),
-            %method, path, outcome = answer.status().as_u16(), "request"
+            request = said, outcome = answer.status().as_u16(), "request answered"
         );
         answer
     }

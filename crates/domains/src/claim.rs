@@ -65,6 +65,7 @@ pub struct LastLook {
 /// Where a claim is on its walk. Each variant owns what is true only there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "most stored claims are active, the largest; a box would cost them an allocation each")]
 pub enum State {
     /// Waits for a proof in DNS. Blocks nobody.
     AwaitingProof {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::{
     Actor, Attempt, CLAIM_SCHEMA, CertificateFacts, Change, Claim, ClaimId, ClaimKey, Disposition, Finding, HistoryEntry, Issuance,
     IssueError, Issued, Judgement, LastLook, LookSchedule, Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication,
-    Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate, claim::after, renewal,
+    Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate, TenantId, claim::after, renewal,
 };
 
 /// How long a worker may take before another one may take over, and how failures back off.
@@ -85,13 +85,14 @@ pub fn look_now(claim: &Claim, now: Timestamp) -> Option<Change> {
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
 }
 
-/// Records a look at DNS. `rival` is the claim of the hostname's present owner, when that is another tenant.
+/// Records a look at DNS that was made at `looked_at`. `rival` is the claim of the hostname's present owner, when that is another tenant.
 pub fn after_look(
     claim: &Claim,
     owner: Option<&Owner>,
     rival: Option<&Claim>,
     judgement: &Judgement,
     looks: &LookSchedule,
+    looked_at: Timestamp,
     now: Timestamp,
 ) -> Option<Change> {
     let last_look = Some(LastLook { at: now, proof: judgement.proof, routing: judgement.routing.clone() });
@@ -111,7 +112,9 @@ pub fn after_look(
                 return Some(win(claim, owner, None, proof, judgement, last_look, looks, now));
             }
             let since = first_proved.unwrap_or(now);
-            let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+            // From when the first look was recorded to when this one was made: two looks made together count as one, however late the
+            // second is recorded.
+            let waited = Duration::try_from(looked_at.duration_since(since)).unwrap_or_default();
             let rival_left = rival.is_none_or(|rival| has_left(rival, judgement));
             if first_proved.is_some() && waited >= looks.hand_over && rival_left {
                 return Some(win(claim, owner, rival, proof, judgement, last_look, looks, now));
@@ -295,18 +298,21 @@ pub fn postpone_window(claim: &Claim, wait: Duration, now: Timestamp) -> Option<
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
 }
 
-/// Records that the bucket shows this claim's site, or no longer shows it. `None` when the claim waits for no publishing.
-pub fn record_publication(claim: &Claim, version: SiteVersion, now: Timestamp) -> Option<Change> {
+/// Records that the bucket shows this claim's site, or no longer shows it: at `version` it shows the site of the tenant `shown`, or a
+/// tombstone, or nothing. `None` when that is not what the claim waits for.
+pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: SiteVersion, now: Timestamp) -> Option<Change> {
+    let shows_ours = shown == Some(&claim.key.tenant);
     let mut state = claim.state.clone();
     let event = match &mut state {
-        State::Active { publication, certificate, .. } if certificate.version == version => {
+        State::Active { publication, certificate, .. } if shows_ours && certificate.version == version => {
             if !matches!(publication, Publication::Due { .. }) {
                 return None;
             }
             *publication = Publication::Done { version, at: now };
             "site_published"
         }
-        State::Removing { reason, .. } => {
+        // A site written while the claim ended is not its take-down.
+        State::Removing { reason, .. } if !shows_ours => {
             state = State::Removed { reason: *reason };
             "site_removed"
         }

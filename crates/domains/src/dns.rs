@@ -29,6 +29,13 @@ pub struct LookSubject {
     pub edge_addresses: Vec<IpAddr>,
 }
 
+impl LookSubject {
+    /// Whether DNS allows a CNAME at the hostname: not at a registered domain, where a zone begins.
+    pub fn can_be_alias(&self) -> bool {
+        self.hostname.is_wildcard() || !self.hostname.is_apex()
+    }
+}
+
 /// Why a question got no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "failure", rename_all = "snake_case")]

@@ -2,12 +2,17 @@
 //!
 //! Arrives: a [`Look`] and the [`LookSubject`] it was made for. Leaves: a [`Judgement`]. Goes wrong: nothing; whatever is not proved
 //! carries a [`Finding`] that says why.
+//!
+//! Presence needs two voices, the zone's own servers and the public resolver; absence needs only the zone's. What could not be read is
+//! neither: it proves nothing, and it takes nothing away.
+
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use std::net::IpAddr;
+use crate::{Answer, ChainEnd, ClaimId, Failure, Finding, Look, LookSubject, Observed, ProblemCode, Proof};
 
-use crate::{Actor, Answer, ChainEnd, ClaimId, Failure, Finding, Look, LookSubject, Observed, ProblemCode, Proof};
+mod findings;
 
 /// Where the hostname leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +44,7 @@ impl Routing {
 pub struct Judgement {
     /// The proof, when authority and resolver agree that it is there.
     pub proof: Option<Proof>,
-    /// Where the hostname leads, as authority and resolver agree.
+    /// Where the hostname leads, as authority and resolver agree. As long as either shows the CNAME of one other claim, it is that claim's.
     pub routing: Routing,
     /// Every TXT value at the proof's name that either side shows: another claim's token among them means that it has not left.
     pub txt_values: Vec<String>,
@@ -48,361 +53,260 @@ pub struct Judgement {
 }
 
 /// Judges a look.
-///
-/// A proof counts when every server of the zone that answers and the public resolver show it. What could not be learned is never an absence:
-/// it has a finding of its own.
 pub fn judge(look: &Look, subject: &LookSubject) -> Judgement {
-    let judge = Judge { look, subject };
-    let mut txt_values: Vec<String> = everywhere(&look.txt);
-    txt_values.sort();
-    txt_values.dedup();
-    let routing = judge.routing();
-    let proof = judge.proof(&routing);
-    let finding = match (&proof, routing.is_ours()) {
-        (Ok(_), true) => None,
-        (Ok(_), false) => Some(judge.why_not_routed(&routing)),
-        (Err(finding), _) => Some(finding.clone()),
+    let case = Case { look, subject };
+    let cname = case.cname_evidence();
+    let txt = case.txt_evidence();
+    let proof = match (cname, txt) {
+        (Evidence::Shown, _) => Some(Proof::RoutingRecord),
+        (_, Evidence::Shown) => Some(Proof::Txt),
+        _ => None,
     };
-    Judgement { proof: proof.ok(), routing, txt_values, finding }
+    let (routing, misled) = case.routing(cname);
+    let finding = match proof {
+        None => Some(case.unproved(cname, txt, &routing, misled)),
+        Some(_) => misled,
+    };
+    let values: BTreeSet<String> = voices(&look.txt).flat_map(Answer::records).map(|value| token_of(value).to_owned()).collect();
+    Judgement { proof, routing, txt_values: values.into_iter().collect(), finding }
 }
 
-struct Judge<'a> {
-    look: &'a Look,
-    subject: &'a LookSubject,
+/// What both voices together say about one thing that a record may show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evidence<'l> {
+    /// Every server that answered has it, and so has the resolver.
+    Shown,
+    /// Every server that answered has it; the resolver answers without.
+    Propagating,
+    /// Every server that answered has it; the resolver fails.
+    ResolverFails(&'l Failure),
+    /// Some servers have it, some answer without.
+    Disagree,
+    /// Every server that answered is without.
+    Absent,
+    /// No server answered.
+    Unreadable(&'l Failure),
 }
 
-/// What authority and resolver together say about one question.
-enum Agreed<'a> {
-    /// Both show these records.
-    Records(&'a [String]),
-    /// Both show none.
-    Nothing,
-    /// They do not say the same, or one of them said nothing.
-    Open(ProblemCode, String),
-}
-
-impl Judge<'_> {
-    fn agreed<'a>(&self, observed: &'a Observed) -> Agreed<'a> {
-        let mut answers = observed.authority.iter().map(|server| (&server.server, &server.answer));
-        let usable: Vec<_> = answers.clone().filter(|(_, answer)| answer.failure().is_none()).collect();
-        let Some((_, first)) = usable.first() else {
-            let Some((server, failure)) = answers.find_map(|(server, answer)| answer.failure().map(|failure| (server.as_str(), failure)))
-            else {
-                return Agreed::Open(ProblemCode::DnsUnreachable, "no name server of the zone was asked".into());
-            };
-            return Agreed::Open(failure_code(failure), format!("{server}: {}", failure_words(failure)));
-        };
-        if let Some((server, other)) = usable.iter().find(|(_, answer)| answer.records() != first.records()) {
-            let saw = format!("{}: {}; {server}: {}", usable[0].0, words(first), words(other));
-            return Agreed::Open(ProblemCode::DnsServersDisagree, saw);
-        }
-        match &observed.resolver {
-            Answer::Failed(Failure::Unreachable) => {
-                Agreed::Open(ProblemCode::DnsResolverUnreachable, "the public resolver does not answer".into())
+impl<'l> Evidence<'l> {
+    fn of(observed: &'l Observed, shows: impl Fn(&Answer) -> bool) -> Self {
+        let answered = observed.authority.iter().filter(|said| said.answer.failure().is_none());
+        let (with, without): (Vec<_>, Vec<_>) = answered.partition(|said| shows(&said.answer));
+        match (with.is_empty(), without.is_empty()) {
+            (false, false) => Self::Disagree,
+            (true, false) => Self::Absent,
+            (true, true) => {
+                let failures = observed.authority.iter().filter_map(|said| said.answer.failure());
+                Self::Unreadable(failures.min_by_key(|failure| vagueness(failure)).unwrap_or(&Failure::Unreachable))
             }
-            Answer::Failed(failure @ (Failure::BudgetSpent | Failure::NotGlobal)) => {
-                Agreed::Open(failure_code(failure), failure_words(failure))
-            }
-            Answer::Failed(failure) => {
-                Agreed::Open(ProblemCode::DnsResolverServfail, format!("the public resolver: {}", failure_words(failure)))
-            }
-            resolved if resolved.records() != first.records() => Agreed::Open(
-                ProblemCode::DnsPropagating,
-                format!("the zone's servers: {}; the public resolver: {}", words(first), words(resolved)),
-            ),
-            _ if first.records().is_empty() => Agreed::Nothing,
-            _ => Agreed::Records(first.records()),
-        }
-    }
-
-    fn routing(&self) -> Routing {
-        match self.agreed(&self.look.cname) {
-            Agreed::Open(..) => Routing::Unknown,
-            Agreed::Records(targets) => match targets {
-                [target] if *target == self.subject.routing_target => Routing::OurTarget,
-                [target] => match self.claim_of(target) {
-                    Some(claim) => Routing::OtherClaim(claim),
-                    // A CNAME to a name of the customer's own that in turn leads here is routing, too.
-                    None => self.routing_by_chain(),
-                },
-                _ => Routing::Unknown,
+            (false, true) => match &observed.resolver {
+                Answer::Failed(failure) => Self::ResolverFails(failure),
+                answer if shows(answer) => Self::Shown,
+                _ => Self::Propagating,
             },
-            Agreed::Nothing => self.routing_by_address(),
         }
     }
 
-    fn routing_by_chain(&self) -> Routing {
-        if self.look.chain_end != ChainEnd::Complete {
-            return if self.look.chain_end == ChainEnd::Unknown { Routing::Unknown } else { Routing::Elsewhere };
+    /// How far from a proof this is: what only time or a second party keeps from being one comes first.
+    fn distance(self) -> u8 {
+        match self {
+            Self::Shown => 0,
+            Self::Propagating => 1,
+            Self::ResolverFails(_) => 2,
+            Self::Disagree => 3,
+            Self::Unreadable(_) => 4,
+            Self::Absent => 5,
         }
+    }
+}
+
+/// Where a name's addresses lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Addresses {
+    /// To the edge, every one.
+    Edge,
+    /// There is none, or none that IPv4 could use.
+    None,
+    /// Some A records are the edge's, some are not.
+    Mixed,
+    /// No A record is the edge's.
+    Elsewhere,
+    /// The A records are right or absent, and an AAAA record is not the edge's.
+    AaaaElsewhere,
+}
+
+/// Where the name leads, and, when that is not here, what to do about it.
+type Route = (Routing, Option<Finding>);
+
+/// One look with what it is judged against.
+#[derive(Clone, Copy)]
+struct Case<'l> {
+    look: &'l Look,
+    subject: &'l LookSubject,
+}
+
+impl<'l> Case<'l> {
+    /// Whether the hostname itself carries this claim's target; the names after it may be anyone's. Not asked where there can be no CNAME.
+    fn cname_evidence(&self) -> Evidence<'l> {
+        let target = &self.subject.routing_target;
+        match self.subject.can_be_alias() {
+            true => Evidence::of(&self.look.cname, |answer| matches!(answer.records(), [only] if only == target)),
+            false => Evidence::Absent,
+        }
+    }
+
+    fn txt_evidence(&self) -> Evidence<'l> {
+        Evidence::of(&self.look.txt, |answer| self.has_token(answer))
+    }
+
+    fn has_token(&self, answer: &Answer) -> bool {
+        answer.records().iter().any(|value| token_of(value) == self.subject.token.as_str())
+    }
+
+    fn routing(&self, cname: Evidence<'l>) -> Route {
+        let learned = match (&self.look.zone, cname) {
+            (Err(answer @ (Answer::NxDomain | Answer::NoData)), _) => (Routing::Nowhere, Some(self.no_zone(answer))),
+            (Err(answer), _) => unknown(self.no_zone(answer)),
+            (Ok(_), Evidence::Shown) => (Routing::OurTarget, None),
+            (Ok(_), Evidence::Absent) => self.routing_without_our_target(),
+            (Ok(_), unclear) => unknown(self.unclear(unclear, &self.look.cname, &self.cname())),
+        };
+        // Whoever else is named by any voice keeps the name for now: where a resolver still leads, people still go.
+        let others = self.other_claims();
+        let routing = match (others.first(), others.len()) {
+            (None, _) => return learned,
+            (Some(other), 1) => Routing::OtherClaim(other.clone()),
+            _ => Routing::Unknown,
+        };
+        // Where the zone is right already, only the old record has not left every cache.
+        let mended = matches!(cname, Evidence::Shown | Evidence::Propagating | Evidence::ResolverFails(_));
+        let finding = learned.1.filter(|_| mended).unwrap_or_else(|| self.wrong_cname(ProblemCode::DnsCnameOtherClaim));
+        (routing, Some(finding))
+    }
+
+    fn routing_without_our_target(&self) -> Route {
+        if !self.subject.can_be_alias() {
+            return self.routing_by_address();
+        }
+        if let Answer::Failed(failure) = &self.look.cname.resolver {
+            return unknown(self.resolver_fails(failure, &self.cname()));
+        }
+        match Evidence::of(&self.look.cname, |answer| !answer.records().is_empty()) {
+            Evidence::Absent => self.routing_by_address(),
+            Evidence::Shown => self.routing_by_foreign_cname(),
+            unclear => unknown(self.unclear(unclear, &self.look.cname, &self.cname())),
+        }
+    }
+
+    /// Everybody shows a CNAME that is not ours; where it ends only the resolver can tell.
+    fn routing_by_foreign_cname(&self) -> Route {
         if self.look.chain.contains(&self.subject.routing_target) {
-            return Routing::OurTarget;
+            return (Routing::OurTarget, None);
         }
-        match self.look.chain.iter().find_map(|name| self.claim_of(name)) {
-            Some(claim) => Routing::OtherClaim(claim),
-            None => Routing::Elsewhere,
+        let elsewhere = |code| (Routing::Elsewhere, Some(self.wrong_cname(code)));
+        match (self.look.chain_end, self.addresses(&self.look.a.resolver, &self.look.aaaa.resolver)) {
+            (ChainEnd::Loop, _) => elsewhere(ProblemCode::DnsCnameLoop),
+            (ChainEnd::TooLong, _) => elsewhere(ProblemCode::DnsCnameTooLong),
+            (_, Err(failure)) => unknown(self.resolver_fails(failure, &self.cname())),
+            (ChainEnd::Unknown, _) => unknown(self.resolver_fails(&Failure::Unreachable, &self.cname())),
+            (ChainEnd::Complete, Ok(Addresses::Edge)) => (Routing::EdgeAddresses, None),
+            (ChainEnd::Complete, Ok(Addresses::None)) => (Routing::Nowhere, Some(self.wrong_cname(ProblemCode::DnsCnameDangling))),
+            (ChainEnd::Complete, Ok(_)) => elsewhere(ProblemCode::DnsCnameElsewhere),
         }
     }
 
-    fn routing_by_address(&self) -> Routing {
-        let (a, aaaa) = (self.agreed(&self.look.a), self.agreed(&self.look.aaaa));
-        match (a, aaaa) {
-            (Agreed::Open(..), _) | (_, Agreed::Open(..)) => Routing::Unknown,
-            (Agreed::Nothing, Agreed::Nothing) => Routing::Nowhere,
-            (a, aaaa) => {
-                let all = [a, aaaa].into_iter().flat_map(|agreed| match agreed {
-                    Agreed::Records(records) => records.to_vec(),
-                    _ => Vec::new(),
-                });
-                if all.into_iter().all(|address| self.is_edge(&address)) { Routing::EdgeAddresses } else { Routing::Elsewhere }
+    /// The zone has no CNAME here, so its own addresses say where the name leads: a name elsewhere is so by the zone's word alone, a name
+    /// at the edge only when the resolver agrees. Sets are not compared with each other, since many zones show each asker another part.
+    fn routing_by_address(&self) -> Route {
+        let (a, aaaa) = (&self.look.a, &self.look.aaaa);
+        let mut seen = Vec::new();
+        let mut failed = Vec::new();
+        for said in &a.authority {
+            let six = aaaa.authority.iter().find(|six| six.server == said.server).map_or(&NOT_ASKED, |six| &six.answer);
+            match self.addresses(&said.answer, six) {
+                Ok(addresses) => seen.push(addresses),
+                Err(failure) => failed.push(failure),
             }
         }
+        let record = self.addresses_of_hostname();
+        let Some(&first) = seen.first() else {
+            let failure = failed.into_iter().min_by_key(|failure| vagueness(failure)).unwrap_or(&Failure::Unreachable);
+            return unknown(self.authority_fails(failure, a, &record));
+        };
+        if !seen.contains(&Addresses::Edge) {
+            let routing = if first == Addresses::None { Routing::Nowhere } else { Routing::Elsewhere };
+            return (routing, Some(self.wrong_addresses(first)));
+        }
+        if seen.iter().any(|addresses| *addresses != Addresses::Edge) {
+            return unknown(self.servers_disagree(a, &record));
+        }
+        match self.addresses(&a.resolver, &aaaa.resolver) {
+            Err(failure) => unknown(self.resolver_fails(failure, &record)),
+            Ok(Addresses::Edge) if self.look.cname.resolver.records().is_empty() => (Routing::EdgeAddresses, None),
+            Ok(_) => unknown(self.propagating(a, &record)),
+        }
+    }
+
+    fn addresses(&self, a: &'l Answer, aaaa: &'l Answer) -> Result<Addresses, &'l Failure> {
+        if let Some(failure) = a.failure().or(aaaa.failure()) {
+            return Err(failure);
+        }
+        let foreign = |answer: &Answer| answer.records().iter().filter(|address| !self.is_edge(address)).count();
+        Ok(match (a.records().len(), foreign(a), aaaa.records().len(), foreign(aaaa)) {
+            (_, 0, _, 1..) => Addresses::AaaaElsewhere,
+            (0, ..) => Addresses::None,
+            (_, 0, ..) => Addresses::Edge,
+            (all, foreign, ..) if all == foreign => Addresses::Elsewhere,
+            _ => Addresses::Mixed,
+        })
     }
 
     fn is_edge(&self, address: &str) -> bool {
         address.parse::<IpAddr>().is_ok_and(|address| self.subject.edge_addresses.contains(&address))
     }
 
-    /// The claim whose target this is; the claim's label is the whole part before the targets' zone.
+    /// The claims, other than this one, whose targets anybody shows on the way from the hostname.
+    fn other_claims(&self) -> BTreeSet<ClaimId> {
+        let shown = voices(&self.look.cname).flat_map(Answer::records).chain(&self.look.chain);
+        shown.filter_map(|target| self.claim_of(target)).filter(|claim| *claim != self.subject.claim_id).collect()
+    }
+
+    /// The claim whose target this is; the claim's label is all that stands before the targets' zone.
     fn claim_of(&self, target: &str) -> Option<ClaimId> {
         let label = target.strip_suffix(&self.subject.targets_zone)?.strip_suffix('.')?;
         ClaimId::parse(label).ok()
     }
-
-    fn proof(&self, routing: &Routing) -> Result<Proof, Finding> {
-        // Only the hostname's own CNAME proves: the names after it may be anyone's.
-        let own_cname = matches!(self.agreed(&self.look.cname), Agreed::Records([target]) if *target == self.subject.routing_target);
-        if own_cname {
-            return Ok(Proof::RoutingRecord);
-        }
-        match self.agreed(&self.look.txt) {
-            Agreed::Records(values) if values.iter().any(|value| value.trim().trim_matches('"') == self.subject.token.as_str()) => {
-                Ok(Proof::Txt)
-            }
-            txt => Err(self.why_not_proved(routing, &txt)),
-        }
-    }
-
-    fn why_not_proved(&self, routing: &Routing, txt: &Agreed<'_>) -> Finding {
-        if let Err(answer) = &self.look.zone {
-            return self.no_zone(answer);
-        }
-        let apex = self.subject.hostname.is_apex();
-        let cname = self.agreed(&self.look.cname);
-        // Where a record of ours is on its way, that is the news; where DNS cannot be read, nothing else can be said.
-        if let Agreed::Open(code, saw) = &cname
-            && !apex
-        {
-            return self.open(*code, self.cname_record(), &self.subject.routing_target, saw);
-        }
-        if let Agreed::Open(code, saw) = txt {
-            return self.open(*code, self.txt_record(), self.subject.token.as_str(), saw);
-        }
-        if let Agreed::Records(values) = txt {
-            let saw = values.join(", ");
-            return self.ask(ProblemCode::DnsTxtMismatch, self.set_txt(), self.txt_record(), self.subject.token.as_str(), &saw);
-        }
-        if let Some(doubled) = &self.look.txt_doubled
-            && everywhere(doubled).iter().any(|value| value.trim().trim_matches('"') == self.subject.token.as_str())
-        {
-            let action = format!("Rename the TXT record {} to {}: the panel adds the zone by itself.", doubled.name, self.subject.txt_name);
-            let saw = format!("TXT {}", doubled.name);
-            return self.ask(ProblemCode::DnsTxtDoubled, action, self.txt_record(), self.subject.token.as_str(), &saw);
-        }
-        if let Agreed::Records(targets) = &cname {
-            return self.wrong_cname(targets);
-        }
-        if routing == &Routing::EdgeAddresses {
-            return self.ask(ProblemCode::DnsTxtMissing, self.set_txt(), self.txt_record(), self.subject.token.as_str(), "no TXT record");
-        }
-        if let Some(finding) = self.wrong_address() {
-            return finding;
-        }
-        if apex {
-            return self.ask(ProblemCode::DnsTxtMissing, self.set_txt(), self.txt_record(), self.subject.token.as_str(), "no TXT record");
-        }
-        let missing = [&self.look.cname, &self.look.a].iter().all(|observed| observed.resolver == Answer::NxDomain);
-        let (code, saw) = if missing {
-            (ProblemCode::DnsNameMissing, "the name does not exist")
-        } else {
-            (ProblemCode::DnsRecordMissing, "no CNAME record")
-        };
-        self.ask(code, self.set_cname(), self.cname_record(), &self.subject.routing_target, saw)
-    }
-
-    fn why_not_routed(&self, routing: &Routing) -> Finding {
-        let (about, expected) = self.wanted_route();
-        if let Agreed::Open(code, saw) = self.agreed(&self.look.cname) {
-            return self.open(code, about, &expected, &saw);
-        }
-        if let Agreed::Records(targets) = self.agreed(&self.look.cname) {
-            return self.wrong_cname(targets);
-        }
-        for observed in [&self.look.a, &self.look.aaaa] {
-            if let Agreed::Open(code, saw) = self.agreed(observed) {
-                return self.open(code, about, &expected, &saw);
-            }
-        }
-        if let Some(finding) = self.wrong_address().filter(|_| routing == &Routing::Elsewhere) {
-            return finding;
-        }
-        self.ask(ProblemCode::DnsRoutingMissing, self.set_route(), about, &expected, "the name leads nowhere yet")
-    }
-
-    fn wrong_cname(&self, targets: &[String]) -> Finding {
-        let saw = targets.join(", ");
-        let (about, expected) = self.wanted_route();
-        let chain =
-            std::iter::once(self.subject.hostname.to_string()).chain(self.look.chain.iter().cloned()).collect::<Vec<_>>().join(" → ");
-        let code = match self.look.chain_end {
-            ChainEnd::Loop => return self.ask(ProblemCode::DnsCnameLoop, self.set_route(), about, &expected, &chain),
-            ChainEnd::TooLong => return self.ask(ProblemCode::DnsCnameTooLong, self.set_route(), about, &expected, &chain),
-            _ if targets.iter().any(|target| self.claim_of(target).is_some()) => ProblemCode::DnsCnameOtherClaim,
-            ChainEnd::Complete
-                if matches!((self.agreed(&self.look.a), self.agreed(&self.look.aaaa)), (Agreed::Nothing, Agreed::Nothing)) =>
-            {
-                ProblemCode::DnsCnameDangling
-            }
-            _ => ProblemCode::DnsCnameElsewhere,
-        };
-        self.ask(code, self.set_route(), about, &expected, &saw)
-    }
-
-    fn wrong_address(&self) -> Option<Finding> {
-        let records = |observed| match self.agreed(observed) {
-            Agreed::Records(records) => records.to_vec(),
-            _ => Vec::new(),
-        };
-        let (a, aaaa): (Vec<String>, Vec<String>) = (records(&self.look.a), records(&self.look.aaaa));
-        let ours = a.iter().filter(|address| self.is_edge(address)).count();
-        let foreign_v6 = aaaa.iter().any(|address| !self.is_edge(address));
-        let hostname = self.subject.hostname.base();
-        let (about, expected) = self.wanted_route();
-        if !a.is_empty() && ours == 0 {
-            return Some(self.ask(ProblemCode::DnsAddressElsewhere, self.set_route(), about, &expected, &a.join(", ")));
-        }
-        if ours < a.len() {
-            let foreign: Vec<_> = a.iter().filter(|address| !self.is_edge(address)).cloned().collect();
-            let action = format!("Remove the A records of {hostname} that are not the edge's: {}.", foreign.join(", "));
-            return Some(self.ask(ProblemCode::DnsAddressMixed, action, format!("A {hostname}"), &expected, &a.join(", ")));
-        }
-        if foreign_v6 {
-            let action = format!("Remove the AAAA records of {hostname}: CAs and browsers try IPv6 first, and they lead elsewhere.");
-            return Some(self.ask(ProblemCode::DnsAaaaElsewhere, action, format!("AAAA {hostname}"), "no AAAA record", &aaaa.join(", ")));
-        }
-        None
-    }
-
-    fn no_zone(&self, answer: &Answer) -> Finding {
-        let zone = self.subject.hostname.registered_domain().unwrap_or(self.subject.hostname.base());
-        match answer {
-            Answer::Failed(failure) => {
-                self.open(failure_code(failure), format!("NS {zone}"), "the zone's name servers", &failure_words(failure))
-            }
-            _ => self.ask(
-                ProblemCode::DnsZoneMissing,
-                format!("Register {zone} or set its name servers at the registrar; it has none."),
-                format!("NS {zone}"),
-                "the zone's name servers",
-                "none",
-            ),
-        }
-    }
-
-    fn open(&self, code: ProblemCode, about: String, expected: &str, saw: &str) -> Finding {
-        let hostname = self.subject.hostname.base();
-        let (actor, action) = match code {
-            ProblemCode::DnsPropagating => (Actor::Nameplate, "Nothing; the record is there and spreads. We look again.".to_owned()),
-            ProblemCode::DnsServersDisagree => (
-                Actor::Customer,
-                format!("Wait a few minutes; if it stays, ask the DNS provider why the name servers of {hostname} answer differently."),
-            ),
-            ProblemCode::DnsServfail | ProblemCode::DnsRefused | ProblemCode::DnsUnreachable | ProblemCode::DnsMalformed => (
-                Actor::Customer,
-                format!("Ask the DNS provider why the name servers of {hostname} do not answer, or correct them at the registrar."),
-            ),
-            ProblemCode::DnsServerNotGlobal => {
-                (Actor::Customer, format!("Give the name servers of {hostname} addresses on the public internet; we ask no others."))
-            }
-            ProblemCode::DnsResolverServfail => (
-                Actor::Customer,
-                format!(
-                    "Repair the DNSSEC chain of {hostname}, or remove its DS record at the registrar: resolvers refuse the zone's answers."
-                ),
-            ),
-            ProblemCode::DnsResolverUnreachable => (Actor::Operator, "Check the resolver this installation asks (dns.server).".to_owned()),
-            _ => (Actor::Customer, format!("Shorten the way to {hostname}: fewer CNAMEs, fewer name servers. We look again.")),
-        };
-        Finding { code, actor, action, about, expected: expected.to_owned(), saw: saw.to_owned() }
-    }
-
-    fn ask(&self, code: ProblemCode, action: String, about: String, expected: &str, saw: &str) -> Finding {
-        Finding { code, actor: Actor::Customer, action, about, expected: expected.to_owned(), saw: saw.to_owned() }
-    }
-
-    fn cname_record(&self) -> String {
-        format!("CNAME {}", self.subject.hostname.base())
-    }
-
-    fn txt_record(&self) -> String {
-        format!("TXT {}", self.subject.txt_name)
-    }
-
-    fn set_cname(&self) -> String {
-        format!("Create CNAME {} with the value {}.", self.subject.hostname.base(), self.subject.routing_target)
-    }
-
-    fn set_txt(&self) -> String {
-        format!("Create TXT {} with the value {}.", self.subject.txt_name, self.subject.token)
-    }
-
-    /// The record that should route the name, and its value: DNS allows no CNAME at an apex.
-    fn wanted_route(&self) -> (String, String) {
-        if self.subject.hostname.is_apex() {
-            let addresses: Vec<_> = self.subject.edge_addresses.iter().map(ToString::to_string).collect();
-            return (format!("A {}", self.subject.hostname.base()), addresses.join(", "));
-        }
-        (self.cname_record(), self.subject.routing_target.clone())
-    }
-
-    fn set_route(&self) -> String {
-        let (about, expected) = self.wanted_route();
-        format!("Set {about} to {expected}, and remove what else stands there.")
-    }
 }
 
-fn everywhere(observed: &Observed) -> Vec<String> {
-    let authority = observed.authority.iter().flat_map(|server| server.answer.records());
-    authority.chain(observed.resolver.records()).cloned().collect()
+/// Stands in for the answer of a server that was asked for one kind of address only.
+static NOT_ASKED: Answer = Answer::Failed(Failure::Unreachable);
+
+fn unknown(finding: Finding) -> Route {
+    (Routing::Unknown, Some(finding))
 }
 
-fn failure_code(failure: &Failure) -> ProblemCode {
+/// The zone's servers, then the resolver.
+fn voices(observed: &Observed) -> impl Iterator<Item = &Answer> {
+    from_authority(observed).chain([&observed.resolver])
+}
+
+fn from_authority(observed: &Observed) -> impl Iterator<Item = &Answer> {
+    observed.authority.iter().map(|said| &said.answer)
+}
+
+/// A TXT value as the token it may be: panels add quotes and spaces.
+fn token_of(value: &str) -> &str {
+    value.trim_matches(|c: char| c == '"' || c.is_whitespace())
+}
+
+/// Orders failures from the one that tells most. What a server said tells more than its silence.
+fn vagueness(failure: &Failure) -> u8 {
     match failure {
-        Failure::Servfail => ProblemCode::DnsServfail,
-        Failure::Refused => ProblemCode::DnsRefused,
-        Failure::Unreachable => ProblemCode::DnsUnreachable,
-        Failure::Malformed { .. } => ProblemCode::DnsMalformed,
-        Failure::NotGlobal => ProblemCode::DnsServerNotGlobal,
-        Failure::BudgetSpent => ProblemCode::DnsTooManyQueries,
-    }
-}
-
-fn failure_words(failure: &Failure) -> String {
-    match failure {
-        Failure::Servfail => "SERVFAIL".into(),
-        Failure::Refused => "REFUSED, or an answer without authority".into(),
-        Failure::Unreachable => "no answer in time".into(),
-        Failure::Malformed { detail } => detail.clone(),
-        Failure::NotGlobal => "an address that is not on the public internet".into(),
-        Failure::BudgetSpent => "more queries or time were needed than one look has".into(),
-    }
-}
-
-fn words(answer: &Answer) -> String {
-    match answer {
-        Answer::Records(records) => records.join(", "),
-        Answer::NoData => "no such record".into(),
-        Answer::NxDomain => "the name does not exist".into(),
-        Answer::Failed(failure) => failure_words(failure),
+        Failure::Servfail => 0,
+        Failure::Refused => 1,
+        Failure::Malformed { .. } => 2,
+        Failure::Unreachable => 3,
+        Failure::NotGlobal => 4,
+        Failure::BudgetSpent => 5,
     }
 }

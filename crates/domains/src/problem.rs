@@ -83,11 +83,11 @@ problem_codes! {
     DnsServersDisagree = "dns.servers_disagree",
     /// The authority has the record; the public resolver does not show it yet.
     DnsPropagating = "dns.propagating",
-    /// The authority answers; the public resolver fails, as it does for a broken DNSSEC chain.
+    /// The public resolver fails for the name, as it does for a broken DNSSEC chain.
     DnsResolverServfail = "dns.resolver_servfail",
-    /// The public resolver could not be reached.
+    /// The public resolver could not be reached, or refuses to answer us.
     DnsResolverUnreachable = "dns.resolver_unreachable",
-    /// The look needed more queries than one look may send.
+    /// The look needed more queries or time than one look may spend.
     DnsTooManyQueries = "dns.too_many_queries",
     /// The name is proved and served for another tenant.
     ClaimedElsewhere = "claim.claimed_elsewhere",

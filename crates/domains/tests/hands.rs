@@ -2,6 +2,7 @@
 //!
 //! The model drives the very decisions that the functions take, as they take them: what is read first and written later may be overtaken in
 //! between. A [`World`] keeps what the table would keep, refuses what the table would refuse, and checks every change that it takes.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +42,8 @@ enum Event {
     Address(bool),
     Token(usize),
     ClearTexts,
+    /// DNS speaks for one tenant only.
+    SpeakFor(usize, bool),
     Register(usize),
     Remove(usize),
     CheckNow(usize),
@@ -51,6 +54,8 @@ enum Event {
     RefuseIssue(usize),
     BeginPublish(usize),
     EndPublish(usize),
+    /// Whatever this claim waits for happens next, once it is time.
+    Step(usize),
     Advance(u64),
 }
 
@@ -364,7 +369,7 @@ impl World {
             if !claim.is_due(Step::VerifyOwnership, world.now) {
                 return None;
             }
-            decide::after_look(claim, world.owner.as_ref(), world.rival(&claim.key), &seen.judgement, &world.looks, world.now)
+            decide::after_look(claim, world.owner.as_ref(), world.rival(&claim.key), &seen.judgement, &world.looks, seen.at, world.now)
         });
         let sightings = self.sightings.entry(seen.claim.claim_id.clone()).or_default();
         match seen.judgement.proof {
@@ -449,8 +454,10 @@ impl World {
         {
             self.site = Some((*version, tenant.clone()));
         }
-        let version = shows.map_or(SiteVersion(0), |(version, _)| version);
-        self.decide_until_taken(claim, &Because::Worked, |world, claim| decide::record_publication(claim, version, world.now));
+        let (version, shown) = shows.unwrap_or_default();
+        self.decide_until_taken(claim, &Because::Worked, |world, claim| {
+            decide::record_publication(claim, shown.as_ref(), version, world.now)
+        });
         self.check();
     }
 
@@ -470,6 +477,7 @@ impl World {
                 self.dns.texts.extend(token);
             }
             Event::ClearTexts => self.dns.texts.clear(),
+            Event::SpeakFor(index, by_cname) => self.speak_for(index, by_cname),
             Event::Register(index) => self.register(index),
             Event::Remove(index) => self.remove(index),
             Event::CheckNow(index) => self.check_now(index),
@@ -480,12 +488,34 @@ impl World {
             Event::RefuseIssue(index) => self.refuse_issue(index),
             Event::BeginPublish(index) => self.begin_publish(index),
             Event::EndPublish(index) => self.end_publish(index),
+            Event::Step(index) => self.step(index),
             Event::Advance(seconds) => self.advance(Duration::from_secs(seconds)),
         }
     }
 
     fn advance(&mut self, by: Duration) {
         self.now = self.now.checked_add(by).unwrap();
+    }
+
+    fn step(&mut self, index: usize) {
+        let Some((step, at)) = self.claim(index).and_then(Claim::next_step) else { return };
+        self.now = self.now.max(at);
+        match step {
+            Step::VerifyOwnership => {
+                self.begin_look(index);
+                while !self.looking[index].is_empty() {
+                    self.end_look(index);
+                }
+            }
+            Step::IssueCertificate => {
+                self.begin_issue(index, true);
+                self.end_issue(index);
+            }
+            Step::PublishSite => {
+                self.begin_publish(index);
+                self.end_publish(index);
+            }
+        }
     }
 
     /// Everything under way ends, and then everything due happens once.
@@ -539,17 +569,19 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => any::<bool>().prop_map(Event::Address),
         3 => who().prop_map(Event::Token),
         1 => Just(Event::ClearTexts),
-        4 => who().prop_map(Event::Register),
+        4 => (who(), any::<bool>()).prop_map(|(index, by_cname)| Event::SpeakFor(index, by_cname)),
+        5 => who().prop_map(Event::Register),
         2 => who().prop_map(Event::Remove),
         2 => who().prop_map(Event::CheckNow),
-        7 => who().prop_map(Event::BeginLook),
-        7 => who().prop_map(Event::EndLook),
+        6 => who().prop_map(Event::BeginLook),
+        6 => who().prop_map(Event::EndLook),
         3 => (who(), any::<bool>()).prop_map(|(index, looks_first)| Event::BeginIssue(index, looks_first)),
         3 => who().prop_map(Event::EndIssue),
         1 => who().prop_map(Event::RefuseIssue),
         3 => who().prop_map(Event::BeginPublish),
         3 => who().prop_map(Event::EndPublish),
-        6 => prop::sample::select(vec![1, 6, 29, 31, 61, 61, 3700, 90_000, 700_000]).prop_map(Event::Advance),
+        12 => who().prop_map(Event::Step),
+        5 => prop::sample::select(vec![1, 6, 29, 31, 61, 61, 3700, 90_000, 700_000]).prop_map(Event::Advance),
     ];
     prop::collection::vec(event, 0..80)
 }

@@ -97,9 +97,8 @@ impl Exchange {
     async fn ask_over_tcp(&self, server: SocketAddr, question: Question<'_>, budget: &Budget) -> Result<Message, Failure> {
         budget.take()?;
         let (query, bytes) = query_for(question)?;
-        let reply = match timeout_at(budget.until(self.query_timeout), over_tcp(server, &bytes)).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) | Err(_) => return Err(Failure::Unreachable),
+        let Ok(Ok(reply)) = timeout_at(budget.until(self.query_timeout), over_tcp(server, &bytes)).await else {
+            return Err(Failure::Unreachable);
         };
         match read(&query, &reply, false) {
             Received::Answer(message) => Ok(*message),

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domains::{Answer, ChainEnd, Failure, Hostname, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, ZoneCut};
+use domains::{Answer, ChainEnd, Failure, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, ZoneCut};
 use futures_util::future::{join, join_all};
 use hickory_proto::{
     op::Message,
@@ -105,7 +105,8 @@ impl Walk<'_> {
             resolver: txt,
         };
         let ((a, aaaa, chain, chain_end), txt_doubled) =
-            join(self.addresses(subject, &names, &cname, &said), self.doubled(subject, &names, &cname, &txt, &said, zone.as_ref().ok())).await;
+            join(self.addresses(subject, &names, &cname, &said), self.doubled(subject, &names, &cname, &txt, &said, zone.as_ref().ok()))
+                .await;
         let zone = zone.map(|zone| ZoneCut { apex: text_of(&zone.apex), servers: zone.servers.iter().map(text_of).collect() });
         Look { zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, queries: self.budget.sent() }
     }
@@ -161,10 +162,7 @@ impl Walk<'_> {
             .await
         };
         let ((a_reply, aaaa_reply), (a_servers, aaaa_servers)) = join(
-            join(
-                self.ask_resolver(checked(&names.hostname, RecordType::A)),
-                self.ask_resolver(checked(&names.hostname, RecordType::AAAA)),
-            ),
+            join(self.ask_resolver(checked(&names.hostname, RecordType::A)), self.ask_resolver(checked(&names.hostname, RecordType::AAAA))),
             join(from_servers(RecordType::A), from_servers(RecordType::AAAA)),
         )
         .await;
@@ -267,7 +265,7 @@ impl Names {
         Some(Self {
             hostname: fqdn(hostname.as_str())?,
             txt: fqdn(&subject.txt_name),
-            aliasable: can_be_alias(hostname),
+            aliasable: subject.can_be_alias(),
             floor: fqdn(floor)?,
         })
     }
@@ -301,11 +299,6 @@ impl Said {
         let failure = self.txt.failure()?;
         self.cname.as_ref().is_none_or(|cname| cname.failure().is_some()).then(|| failure.clone())
     }
-}
-
-/// Whether DNS allows a CNAME at the hostname: not where its zone begins.
-fn can_be_alias(hostname: &Hostname) -> bool {
-    hostname.is_wildcard() || !hostname.is_apex()
 }
 
 /// Whether this is a CNAME to a target of ours, this claim's or another's.

@@ -1,8 +1,10 @@
 //! What only the local home promises: one folder to one product, nothing lost in a crash, nothing left of what was removed.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod stand;
 
 use std::{
+    collections::HashMap,
     fs,
     io::{BufRead, BufReader},
     path::Path,
@@ -31,19 +33,25 @@ fn database(folder: &Path) -> Connection {
     Connection::open(folder.join("home.sqlite3")).unwrap()
 }
 
-/// How often `needle` stands in any file below the folder.
-fn found(folder: &Path, needle: &str) -> usize {
-    let mut times = 0;
+/// How many pieces of each numbered sealed key stand in any file below the folder.
+fn pieces(folder: &Path) -> HashMap<usize, usize> {
+    let mut found = HashMap::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            times += found(&path, needle);
-        } else {
-            let bytes = fs::read(&path).unwrap();
-            times += bytes.windows(needle.len()).filter(|window| *window == needle.as_bytes()).count();
+            for (number, times) in pieces(&path) {
+                *found.entry(number).or_insert(0) += times;
+            }
+            continue;
+        }
+        let bytes = fs::read(&path).unwrap();
+        for piece in bytes.windows(MARKER.len() + 5).filter(|window| window.starts_with(MARKER)) {
+            if let Some(number) = std::str::from_utf8(&piece[MARKER.len()..]).ok().and_then(|digits| digits.parse().ok()) {
+                *found.entry(number).or_insert(0) += 1;
+            }
         }
     }
-    times
+    found
 }
 
 async fn empty_feed(home: &LocalHome) {
@@ -63,13 +71,12 @@ fn issuing(number: usize, version: u64, stand: &LocalStand, sealed_key: Option<&
     Claim { state, ..claim(key(number), version, now) }
 }
 
+/// What every piece of a sealed key begins with.
+const MARKER: &[u8] = b"sealed-";
+
 /// A sealed key that is long enough to be split over pages and is recognised by any piece of it.
 fn sealed(number: usize) -> String {
     format!("<sealed-{number:05}>").repeat(40)
-}
-
-fn marker(number: usize) -> String {
-    format!("sealed-{number:05}")
 }
 
 #[test]
@@ -338,14 +345,15 @@ async fn nothing_is_left_of_a_sealed_key_once_it_is_removed() {
         });
     }
     walks.join_all().await;
-    assert!(found(folder.path(), &marker(1)) > 0, "the search does not find what is there");
+    assert!(pieces(folder.path()).contains_key(&1), "the search does not find what is there");
     empty_feed(&home).await;
     home.scrub().await.unwrap();
+    let left = pieces(folder.path());
     for number in 0..NAMES {
-        let left = found(folder.path(), &marker(number));
-        assert_eq!(left > 0, number % 2 == 1, "{left} pieces of the key of name {number}");
-        assert_eq!(found(folder.path(), &marker(number + NAMES)), 0, "pieces of the overwritten attempt of name {number}");
+        assert_eq!(left.contains_key(&number), number % 2 == 1, "{:?} pieces of the key of name {number}", left.get(&number));
     }
+    let overwritten: Vec<_> = left.keys().filter(|number| **number >= NAMES).collect();
+    assert!(overwritten.is_empty(), "pieces of overwritten attempts: {overwritten:?}");
 }
 
 #[tokio::test]
@@ -355,11 +363,11 @@ async fn a_dropped_certificate_leaves_the_files_by_itself_within_seconds() {
     let home = stand.open(folder.path());
     let recorded = Change { certificate: Some(certificate(hostname(1), 1, &sealed(1))), ..Change::default() };
     home.commit(&recorded).await.unwrap();
-    assert!(found(folder.path(), &marker(1)) > 0);
+    assert!(pieces(folder.path()).contains_key(&1));
     let dropped = Change { dropped_certificates: vec![(hostname(1), SiteVersion(1))], ..Change::default() };
     home.commit(&dropped).await.unwrap();
     let began = Instant::now();
-    while found(folder.path(), &marker(1)) > 0 {
+    while pieces(folder.path()).contains_key(&1) {
         assert!(began.elapsed() < Duration::from_secs(5), "still there");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -432,7 +440,7 @@ async fn a_killed_process_loses_nothing_it_answered_and_its_folder_is_held_until
     child.wait().unwrap();
     while read(&mut answered) {}
     let home = stand.open(folder.path());
-    let mut nudged = std::collections::HashMap::new();
+    let mut nudged = HashMap::new();
     for (what, number, version) in &answered {
         match what.as_str() {
             "claim" => {
@@ -446,7 +454,7 @@ async fn a_killed_process_loses_nothing_it_answered_and_its_folder_is_held_until
             _ => *nudged.entry(*number).or_insert(0) += 1,
         }
     }
-    let mut received = std::collections::HashMap::new();
+    let mut received = HashMap::new();
     loop {
         let messages = home.receive(Step::PublishSite, 10, Duration::from_secs(60), Duration::ZERO).await.unwrap();
         if messages.is_empty() {

@@ -39,7 +39,7 @@ impl FromStr for LogFormat {
 /// Installs the process's subscriber: to stderr, filtered by `RUST_LOG`.
 ///
 /// A second call changes nothing, so that several parts may run in one process. A `RUST_LOG` that cannot be read is told on the
-/// first line and [`DEFAULT_FILTER`] is used.
+/// first line and `info` is used.
 pub fn init(format: LogFormat) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let (filter, problem) = match asked.is_empty() {

@@ -78,6 +78,11 @@ impl Bucket {
         [SealKeyPair::from_json(&self.seal_key_json).unwrap()].into_iter().collect()
     }
 
+    /// The seal key's file form.
+    pub(crate) fn seal_key_json(&self) -> &[u8] {
+        &self.seal_key_json
+    }
+
     /// A good bundle, and its leaf's fingerprint.
     pub(crate) fn bundle(&self, hostname: &str, owner: &str, version: u64) -> (Bundle, Digest) {
         let (pem, key) = leaf(&[hostname], VALID);

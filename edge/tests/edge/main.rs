@@ -1,5 +1,7 @@
 //! The edge with real TLS clients, a real folder as its source and a real origin, all on loopback.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod bucket;
 mod client;
 mod leaving;
@@ -7,5 +9,6 @@ mod limits;
 mod names;
 mod never_backwards;
 mod origin;
+mod program;
 mod serving;
 mod setup;

@@ -270,6 +270,51 @@ async fn an_origin_that_is_not_there_or_never_answers_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_died_costs_a_reader_nothing_and_never_repeats_a_write() {
+    // An origin that answers each connection once, says it will be kept, and hangs up on the next request.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let origin = tokio::spawn({
+        let seen = Arc::clone(&seen);
+        async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let seen = Arc::clone(&seen);
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 4096];
+                    for turn in 0..2 {
+                        let Ok(read @ 1..) = socket.read(&mut buffer).await else { return };
+                        let line = String::from_utf8_lossy(&buffer[..read]).lines().next().unwrap().to_owned();
+                        seen.lock().unwrap().push((line, turn));
+                        if turn == 0 {
+                            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                        }
+                    }
+                });
+            }
+        }
+    });
+    let setup = Setup::configured(&[SHOP], |config| config.origin = address.to_string()).await;
+    let mut sender = client::h1(setup.https(), SHOP).await;
+    for turn in 0..6 {
+        let answer = sender.send_request(client::get(SHOP, &format!("/{turn}"))).await.unwrap();
+        assert_eq!((answer.status(), client::text(answer).await.as_str()), (StatusCode::OK, "ok"), "{turn}");
+    }
+    assert!(seen.lock().unwrap().iter().any(|(_, turn)| *turn == 1), "a kept connection was used and died");
+    let mut statuses = Vec::new();
+    for turn in 0..2 {
+        let request = Request::post(format!("/write-{turn}")).header("host", SHOP).body(client::full("body")).unwrap();
+        statuses.push(sender.send_request(request).await.unwrap().status());
+    }
+    assert!(statuses.contains(&StatusCode::BAD_GATEWAY), "{statuses:?}");
+    for turn in 0..2 {
+        let sent = seen.lock().unwrap().iter().filter(|(line, _)| line.contains(&format!("/write-{turn} "))).count();
+        assert_eq!(sent, 1, "write-{turn}");
+    }
+    origin.abort();
+}
+
+#[tokio::test]
 async fn the_post_quantum_hybrid_is_chosen_and_tls_1_2_still_works() {
     let setup = Setup::with(&[SHOP]).await;
     let provider = rustls::crypto::aws_lc_rs::default_provider();

@@ -243,7 +243,14 @@ impl PublishSite {
         let version = job.projection.version().unwrap_or(SiteVersion(0));
         let mut claim = job.claim.clone();
         for _ in 0..RACES {
-            let Some(change) = decide::record_publication(&claim, version, self.clock.now()) else { return Ok(()) };
+            let now = self.clock.now();
+            let Some(change) = decide::record_publication(&claim, job.projection.tenant(), version, now) else {
+                // The claim ended or was renewed meanwhile: what it waits for now was not published, and this message can still see to it.
+                return match claim.is_due(Step::PublishSite, now) {
+                    true => Err(StepFailure::Retry("the claim moved on while its site was published".into())),
+                    false => Ok(()),
+                };
+            };
             match self.table.commit(&change).await {
                 Ok(()) => {
                     tracing::info!(step = Step::PublishSite.as_str(), hostname = %claim.key.hostname, tenant = %claim.key.tenant, %version,

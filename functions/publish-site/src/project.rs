@@ -4,7 +4,7 @@
 //! certificate is missing or does not read, which is a defect; it is never taken for a removal.
 
 use bundles::{Bundle, SealedKey, SiteObject, Tombstone};
-use domains::{Claim, ClaimKey, DomainTable, Hostname, Owner, SiteVersion, State, Timestamp};
+use domains::{Claim, ClaimKey, DomainTable, Hostname, Owner, SiteVersion, State, TenantId, Timestamp};
 use steps::StepFailure;
 
 /// What the bucket should show for one hostname.
@@ -29,6 +29,14 @@ impl Projection {
 
     pub(crate) fn version(&self) -> Option<SiteVersion> {
         self.site().map(|(object, _)| object.version())
+    }
+
+    /// Whose site it shows; `None` for a tombstone or nothing.
+    pub(crate) fn tenant(&self) -> Option<&TenantId> {
+        match self.site() {
+            Some((SiteObject::Present(bundle), _)) => Some(&bundle.tenant),
+            _ => None,
+        }
     }
 
     pub(crate) fn word(&self) -> &'static str {

@@ -43,13 +43,15 @@ impl StepHandler for VerifyOwnership {
             return Ok(Outcome::Nothing("not due"));
         }
         let subject = claim.look_subject(&self.zone);
+        let looked_at = self.clock.now();
         let judgement = judge(&self.lookup.look(&subject).await, &subject);
         let looked_for = claim.claim_id.clone();
         let mut claim = claim;
         for _ in 0..RACES {
             let owner = self.table.owner(&key.hostname).await?;
             let rival = self.rival(&key, owner.as_ref().and_then(|owner| owner.tenant.as_ref())).await?;
-            let change = decide::after_look(&claim, owner.as_ref(), rival.as_ref(), &judgement, &self.looks, self.clock.now());
+            let now = self.clock.now();
+            let change = decide::after_look(&claim, owner.as_ref(), rival.as_ref(), &judgement, &self.looks, looked_at, now);
             let Some(change) = change else { return Ok(Outcome::Nothing("nothing to look for in this state")) };
             match self.table.commit(&change).await {
                 Ok(()) => return Ok(Outcome::Recorded(judgement.finding.as_ref().map_or("looked", |finding| finding.code.as_str()))),

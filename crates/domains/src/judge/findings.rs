@@ -1,0 +1,409 @@
+//! The findings of a judge, in words a customer can act on.
+//!
+//! Arrives: what the judge made of a look. Leaves: a [`Finding`] that names the record, what it should say and what it says. Goes wrong:
+//! nothing. What DNS shows is a stranger's text, so it is cleaned and cut before it is repeated.
+
+use super::{Addresses, Case, Evidence, Routing, from_authority, voices};
+use crate::{Actor, Answer, Failure, Finding, Observed, ProblemCode};
+
+/// The findings, from what is nearest to a proof to what is farthest.
+impl<'l> Case<'l> {
+    pub(super) fn unproved(&self, cname: Evidence<'l>, txt: Evidence<'l>, routing: &Routing, misled: Option<Finding>) -> Finding {
+        if let Err(answer) = &self.look.zone {
+            return self.no_zone(answer);
+        }
+        let both = [(cname, &self.look.cname, self.cname()), (txt, &self.look.txt, self.txt())];
+        let nearest = both.iter().filter(|(evidence, ..)| *evidence != Evidence::Absent).min_by_key(|(evidence, ..)| evidence.distance());
+        if let Some((evidence, observed, record)) = nearest {
+            return self.unclear(*evidence, observed, record);
+        }
+        let misled = misled.filter(|finding| finding.about == self.cname());
+        match misled.as_ref().map(|finding| finding.code) {
+            Some(ProblemCode::DnsCnameOtherClaim | ProblemCode::DnsCnameLoop | ProblemCode::DnsCnameTooLong) => {}
+            _ if self.look.txt_doubled.as_ref().is_some_and(|doubled| voices(doubled).any(|answer| self.has_token(answer))) => {
+                return self.txt_doubled();
+            }
+            _ if from_authority(&self.look.txt).any(|answer| !answer.records().is_empty()) => {
+                return self.wrong_txt(ProblemCode::DnsTxtMismatch);
+            }
+            Some(ProblemCode::DnsCnameElsewhere | ProblemCode::DnsCnameDangling) => {}
+            _ if routing.is_ours() => return self.wrong_txt(ProblemCode::DnsTxtMissing),
+            _ if from_authority(&self.look.cname).any(|answer| !answer.records().is_empty()) => {
+                return self.wrong_cname(ProblemCode::DnsCnameElsewhere);
+            }
+            _ => return self.nothing_there(),
+        }
+        misled.unwrap_or_else(|| self.nothing_there())
+    }
+
+    /// What stands between evidence and a proof, when something does that is not plain absence.
+    pub(super) fn unclear(&self, evidence: Evidence<'l>, observed: &Observed, record: &str) -> Finding {
+        match evidence {
+            Evidence::Shown | Evidence::Absent => self.nothing_there(),
+            Evidence::Propagating => self.propagating(observed, record),
+            Evidence::ResolverFails(failure) => self.resolver_fails(failure, record),
+            Evidence::Disagree => self.servers_disagree(observed, record),
+            Evidence::Unreadable(failure) => self.authority_fails(failure, observed, record),
+        }
+    }
+
+    pub(super) fn no_zone(&self, answer: &Answer) -> Finding {
+        let zone = self.zone();
+        let record = format!("NS {zone}");
+        match answer {
+            Answer::Failed(failure) => self.resolver_fails(failure, &record),
+            _ => Finding {
+                code: ProblemCode::DnsZoneMissing,
+                actor: Actor::Customer,
+                action: format!("Register {zone}, or give it name servers ({record}) at its registrar. {}", self.then_create()),
+                about: record,
+                expected: format!("the name servers of {zone}"),
+                saw: shown(&words(answer)),
+            },
+        }
+    }
+
+    fn nothing_there(&self) -> Finding {
+        let absent = |observed: &Observed| from_authority(observed).all(|answer| matches!(answer, Answer::NxDomain | Answer::Failed(_)));
+        let code = match self.subject.can_be_alias() && absent(&self.look.cname) && !self.has_addresses() {
+            true => ProblemCode::DnsNameMissing,
+            false => ProblemCode::DnsRecordMissing,
+        };
+        let saw = match (code, self.has_addresses()) {
+            (ProblemCode::DnsNameMissing, _) => format!("{} does not exist", self.hostname()),
+            (_, true) => format!("{}, and neither {} nor {}", self.seen_addresses(), self.cname(), self.txt()),
+            (_, false) => format!("neither {} nor {}", self.cname(), self.txt()),
+        };
+        Finding {
+            code,
+            actor: Actor::Customer,
+            action: self.create(),
+            about: if self.prefers_cname() { self.cname() } else { self.txt() },
+            expected: self.proofs(),
+            saw: shown(&saw),
+        }
+    }
+
+    fn wrong_txt(&self, code: ProblemCode) -> Finding {
+        let (txt, token) = (self.txt(), &self.subject.token);
+        let action = match code {
+            ProblemCode::DnsTxtMismatch => format!("Change the record {txt}, or add one, so that it has exactly the value {token}."),
+            _ => format!("Create the record {txt} with the value {token}; the name leads to the edge already."),
+        };
+        Finding { code, actor: Actor::Customer, action, about: txt, expected: token.to_string(), saw: shown(&seen(&self.look.txt)) }
+    }
+
+    fn txt_doubled(&self) -> Finding {
+        let stands = self.look.txt_doubled.as_ref().map_or("", |doubled| &doubled.name);
+        let zone = self.zone();
+        let panel_name = self.subject.txt_name.strip_suffix(&zone).map_or(&*self.subject.txt_name, |label| label.trim_end_matches('.'));
+        Finding {
+            code: ProblemCode::DnsTxtDoubled,
+            actor: Actor::Customer,
+            action: format!(
+                "Rename the record TXT {stands} to {}: at this DNS provider its name is entered as `{panel_name}`, since {zone} is added to it.",
+                self.txt()
+            ),
+            about: self.txt(),
+            expected: self.subject.token.to_string(),
+            saw: shown(&format!("the value stands at TXT {stands}")),
+        }
+    }
+
+    pub(super) fn wrong_cname(&self, code: ProblemCode) -> Finding {
+        let (cname, target) = (self.cname(), &self.subject.routing_target);
+        let why = match code {
+            ProblemCode::DnsCnameOtherClaim => "it names the target of another or an older claim",
+            ProblemCode::DnsCnameLoop => "its chain comes back to itself",
+            ProblemCode::DnsCnameTooLong => "its chain is longer than resolvers follow",
+            ProblemCode::DnsCnameDangling => "its chain ends at a name without an address",
+            _ => "it leads elsewhere",
+        };
+        let mut saw = seen(&self.look.cname);
+        if self.look.chain.len() > 1 {
+            saw = format!("{saw}; the chain {} → {}", self.hostname(), self.look.chain.join(" → "));
+        }
+        let expected = target.clone();
+        let action = format!("Change the record {cname} to the value {target}: {why}.");
+        Finding { code, actor: Actor::Customer, action, about: cname, expected, saw: shown(&saw) }
+    }
+
+    pub(super) fn wrong_addresses(&self, addresses: Addresses) -> Finding {
+        let hostname = self.hostname();
+        let foreign = |observed: &Observed| {
+            let mut foreign: Vec<&str> =
+                from_authority(observed).flat_map(Answer::records).map(String::as_str).filter(|address| !self.is_edge(address)).collect();
+            foreign.sort_unstable();
+            foreign.dedup();
+            shown(&foreign.join(", "))
+        };
+        let (code, record, action) = match addresses {
+            Addresses::Mixed => {
+                let action = format!("Remove the records A {hostname} with the values {}; the others are right.", foreign(&self.look.a));
+                (ProblemCode::DnsAddressMixed, "A", action)
+            }
+            Addresses::AaaaElsewhere => {
+                let values = foreign(&self.look.aaaa);
+                let action = format!("Remove the records AAAA {hostname} with the values {values}: CAs and browsers try IPv6 first.");
+                (ProblemCode::DnsAaaaElsewhere, "AAAA", action)
+            }
+            Addresses::Elsewhere => (ProblemCode::DnsAddressElsewhere, "A", self.replace_addresses()),
+            Addresses::None | Addresses::Edge => (ProblemCode::DnsRoutingMissing, "A", self.route()),
+        };
+        let about = match code {
+            ProblemCode::DnsRoutingMissing if self.prefers_cname() => self.cname(),
+            _ => format!("{record} {hostname}"),
+        };
+        let actor = if self.prefers_cname() || !self.subject.edge_addresses.is_empty() { Actor::Customer } else { Actor::Operator };
+        Finding { code, actor, action, about, expected: self.routes(), saw: self.seen_addresses() }
+    }
+
+    pub(super) fn propagating(&self, observed: &Observed, record: &str) -> Finding {
+        Finding {
+            code: ProblemCode::DnsPropagating,
+            actor: Actor::Nameplate,
+            action: format!("Nothing; leave {record} as it is. The zone has it, and resolvers follow when what they remember expires."),
+            about: record.to_owned(),
+            expected: "the same from the name servers and from the public resolver".into(),
+            saw: shown(&seen(observed)),
+        }
+    }
+
+    pub(super) fn servers_disagree(&self, observed: &Observed, record: &str) -> Finding {
+        Finding {
+            code: ProblemCode::DnsServersDisagree,
+            actor: Actor::Customer,
+            action: format!(
+                "If {record} was changed in the last minutes, wait. If not, have all name servers of {} serve the same zone, or take those \
+                 that do not out at the registrar.",
+                self.zone()
+            ),
+            about: record.to_owned(),
+            expected: "the same from every name server".into(),
+            saw: shown(&seen(observed)),
+        }
+    }
+
+    pub(super) fn authority_fails(&self, failure: &Failure, observed: &Observed, record: &str) -> Finding {
+        let zone = self.zone();
+        let (code, action) = match failure {
+            Failure::Servfail => {
+                (ProblemCode::DnsServfail, format!("Ask the DNS provider of {zone} why its name servers answer SERVFAIL for {record}."))
+            }
+            Failure::Refused => (
+                ProblemCode::DnsRefused,
+                format!("Set the name servers of {zone} at its registrar to those that serve it: the ones named refuse {record}."),
+            ),
+            Failure::Unreachable => (
+                ProblemCode::DnsUnreachable,
+                format!("Let the name servers of {zone} answer for {record} over UDP and TCP port 53, from anywhere; none did in time."),
+            ),
+            Failure::Malformed { .. } => {
+                (ProblemCode::DnsMalformed, format!("Ask the DNS provider of {zone} to mend the answers of its name servers for {record}."))
+            }
+            Failure::NotGlobal => (
+                ProblemCode::DnsServerNotGlobal,
+                format!("Give the name servers of {zone} addresses on the public internet; {record} is asked nowhere else."),
+            ),
+            Failure::BudgetSpent => return self.too_much(record),
+        };
+        let expected = format!("an answer for {record}");
+        Finding { code, actor: Actor::Customer, action, about: record.to_owned(), expected, saw: shown(&seen(observed)) }
+    }
+
+    pub(super) fn resolver_fails(&self, failure: &Failure, record: &str) -> Finding {
+        let (code, actor, action) = match failure {
+            Failure::BudgetSpent => return self.too_much(record),
+            Failure::Servfail => (
+                ProblemCode::DnsResolverServfail,
+                Actor::Customer,
+                format!(
+                    "Mend the DNSSEC of {}, or remove its DS records at the registrar, and see that the names {record} leads over resolve: \
+                     resolvers reject what they get.",
+                    self.zone()
+                ),
+            ),
+            Failure::Refused | Failure::Unreachable | Failure::Malformed { .. } | Failure::NotGlobal => (
+                ProblemCode::DnsResolverUnreachable,
+                Actor::Operator,
+                format!("Check the public resolver this installation is configured with: it gives no usable answer for {record}."),
+            ),
+        };
+        let saw = shown(&format!("public resolver: {}", failure_words(failure)));
+        Finding { code, actor, action, about: record.to_owned(), expected: format!("the public resolver's answer for {record}"), saw }
+    }
+
+    fn too_much(&self, record: &str) -> Finding {
+        Finding {
+            code: ProblemCode::DnsTooManyQueries,
+            actor: Actor::Customer,
+            action: format!("Make {record} quicker to find: name servers of {} that answer at once, and fewer of them.", self.zone()),
+            about: record.to_owned(),
+            expected: "an answer within the queries and the time of one look".into(),
+            saw: words(&Answer::Failed(Failure::BudgetSpent)),
+        }
+    }
+}
+
+/// The records in words.
+impl Case<'_> {
+    fn hostname(&self) -> &str {
+        self.subject.hostname.as_str()
+    }
+
+    pub(super) fn cname(&self) -> String {
+        format!("CNAME {}", self.hostname())
+    }
+
+    fn txt(&self) -> String {
+        format!("TXT {}", self.subject.txt_name)
+    }
+
+    pub(super) fn addresses_of_hostname(&self) -> String {
+        format!("A {}", self.hostname())
+    }
+
+    /// The zone found, or the registered domain, which should be one.
+    fn zone(&self) -> String {
+        let hostname = &self.subject.hostname;
+        self.look
+            .zone
+            .as_ref()
+            .map_or_else(|_| hostname.registered_domain().unwrap_or(hostname.base()).to_owned(), |zone| zone.apex.clone())
+    }
+
+    /// Whether the customer should be asked for a CNAME: not where a zone begins, be it delegated below the registered domain.
+    fn prefers_cname(&self) -> bool {
+        self.subject.can_be_alias() && self.zone() != self.hostname()
+    }
+
+    fn create(&self) -> String {
+        let (txt, token) = (self.txt(), &self.subject.token);
+        match self.prefers_cname() {
+            true => format!(
+                "Create the record {} with the value {}; or, to keep what stands there, {txt} with the value {token}.",
+                self.cname(),
+                self.subject.routing_target
+            ),
+            false => format!("Create the record {txt} with the value {token}."),
+        }
+    }
+
+    fn then_create(&self) -> String {
+        let create = self.create();
+        create.strip_prefix("Create").map_or_else(|| create.clone(), |rest| format!("Then create{rest}"))
+    }
+
+    fn proofs(&self) -> String {
+        let txt = format!("{} with {}", self.txt(), self.subject.token);
+        match self.prefers_cname() {
+            true => format!("{} with {}, or {txt}", self.cname(), self.subject.routing_target),
+            false => txt,
+        }
+    }
+
+    fn edge_addresses(&self, six: bool) -> String {
+        let chosen: Vec<String> =
+            self.subject.edge_addresses.iter().filter(|address| address.is_ipv6() == six).map(ToString::to_string).collect();
+        chosen.join(", ")
+    }
+
+    /// What routes the name.
+    fn routes(&self) -> String {
+        match (self.prefers_cname(), self.subject.edge_addresses.is_empty()) {
+            (true, _) => format!("{} with {}", self.cname(), self.subject.routing_target),
+            (false, true) => "addresses of the edge, of which this installation names none".into(),
+            (false, false) => {
+                let (four, six) = (self.edge_addresses(false), self.edge_addresses(true));
+                let six = if six.is_empty() { format!("no AAAA {}", self.hostname()) } else { format!("AAAA {six} or none") };
+                format!("A {} with {four}, and {six}", self.hostname())
+            }
+        }
+    }
+
+    fn route(&self) -> String {
+        match (self.prefers_cname(), self.subject.edge_addresses.is_empty()) {
+            (true, _) => format!("Create the record {} with the value {}.", self.cname(), self.subject.routing_target),
+            (false, true) => self.name_edge_addresses(),
+            (false, false) => format!("Create the records A {} with the values {}.", self.hostname(), self.edge_addresses(false)),
+        }
+    }
+
+    fn replace_addresses(&self) -> String {
+        let hostname = self.hostname();
+        match (self.prefers_cname(), self.subject.edge_addresses.is_empty()) {
+            (true, _) => format!(
+                "Replace the records A {hostname}, and AAAA if there are any, by the record {} with the value {}.",
+                self.cname(),
+                self.subject.routing_target
+            ),
+            (false, true) => self.name_edge_addresses(),
+            (false, false) => {
+                format!("Change the records A {hostname} to the values {}, and remove other AAAA records.", self.edge_addresses(false))
+            }
+        }
+    }
+
+    fn name_edge_addresses(&self) -> String {
+        format!("Configure the edge's addresses: A {} can only lead to addresses, and this installation names none.", self.hostname())
+    }
+
+    fn has_addresses(&self) -> bool {
+        [&self.look.a, &self.look.aaaa].into_iter().flat_map(voices).any(|answer| !answer.records().is_empty())
+    }
+
+    fn seen_addresses(&self) -> String {
+        shown(&format!("A: {}; AAAA: {}", seen(&self.look.a), seen(&self.look.aaaa)))
+    }
+}
+
+/// What everybody said, each name server once, in as few words as that takes.
+fn seen(observed: &Observed) -> String {
+    let resolver = words(&observed.resolver);
+    let mut servers = observed.authority.iter().map(|said| (&said.server, words(&said.answer)));
+    let zone = match servers.next() {
+        None => return format!("public resolver: {resolver}"),
+        Some((_, first)) if servers.clone().all(|(_, other)| other == first) => first,
+        Some(first) => {
+            let each: Vec<String> = [first].into_iter().chain(servers).map(|(server, words)| format!("{server}: {words}")).collect();
+            return format!("{}; public resolver: {resolver}", each.join("; "));
+        }
+    };
+    if zone == resolver { zone } else { format!("name servers: {zone}; public resolver: {resolver}") }
+}
+
+fn words(answer: &Answer) -> String {
+    match answer {
+        Answer::Records(records) => {
+            let values: Vec<&str> = records.iter().map(|value| if value.is_empty() { "(an empty value)" } else { value }).collect();
+            values.join(", ")
+        }
+        Answer::NoData => "no such record".into(),
+        Answer::NxDomain => "the name does not exist".into(),
+        Answer::Failed(failure) => failure_words(failure),
+    }
+}
+
+fn failure_words(failure: &Failure) -> String {
+    match failure {
+        Failure::Servfail => "SERVFAIL".into(),
+        Failure::Refused => "REFUSED, or an answer without authority".into(),
+        Failure::Unreachable => "no answer in time".into(),
+        Failure::Malformed { detail } => format!("an unusable answer ({detail})"),
+        Failure::NotGlobal => "an address that is not on the public internet".into(),
+        Failure::BudgetSpent => "the look's queries or time were spent".into(),
+    }
+}
+
+/// A stranger's text as people and logs may see it: of bounded length, without control characters.
+fn shown(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut shown: String = text.chars().take(MAX_SHOWN_CHARS).map(clean).collect();
+    if text.chars().nth(MAX_SHOWN_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// How much of what DNS shows a finding repeats: four servers' answers, and no 64 KiB record.
+const MAX_SHOWN_CHARS: usize = 500;
