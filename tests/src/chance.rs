@@ -20,6 +20,11 @@ impl Chance {
         Self(seed)
     }
 
+    /// A generator for one of several lanes, seeded by the one that was printed.
+    pub fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -48,8 +48,7 @@ async fn exchange(method: Method, url: &str, key: Option<&str>, body: Option<&Va
     let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
     let authority = uri.authority().ok_or("the URL has no host")?.as_str().to_owned();
     let stream = TcpStream::connect(&authority).await.map_err(|error| format!("{authority}: {error}"))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(uri.path_and_query().map_or("/", |path| path.as_str()));
     request = request.header(header::HOST, &authority).header(header::CONNECTION, "close");

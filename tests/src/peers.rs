@@ -116,6 +116,11 @@ impl LoneEdge {
         Some((value("nameplate_edge_names_known")?, value("nameplate_edge_bundles_cold")?))
     }
 
+    /// Fails when it ended by itself, as it does when it is told something that it cannot use.
+    pub fn assert_alive(&mut self) {
+        assert!(self.process.is_alive(), "the edge ended; its log is {}", self.process.log().display());
+    }
+
     /// Ends it as `kill -9` does.
     pub async fn kill(self) {
         self.process.kill().await;

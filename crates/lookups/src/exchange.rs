@@ -76,8 +76,13 @@ impl Exchange {
     /// [`Failure::Unreachable`], [`Failure::Malformed`] or [`Failure::BudgetSpent`]; a response code is not looked at here.
     pub(crate) async fn ask(&self, server: SocketAddr, question: Question<'_>, budget: &Budget) -> Result<Message, Failure> {
         let Ok(Ok(_permit)) = timeout_at(budget.deadline(), self.permits.acquire()).await else { return Err(Failure::BudgetSpent) };
-        for _ in 0..TRIES {
-            budget.take()?;
+        for tried in 0..TRIES {
+            match budget.take() {
+                Ok(()) => {}
+                // Asked, and not answered as long as there was time: that is what is known, not that the budget ended meanwhile.
+                Err(_) if tried > 0 => return Err(Failure::Unreachable),
+                Err(spent) => return Err(spent),
+            }
             let (query, bytes) = query_for(question)?;
             let received = match timeout_at(budget.until(self.query_timeout), over_udp(server, &query, &bytes)).await {
                 Ok(Ok(received)) => received,

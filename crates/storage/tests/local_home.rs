@@ -1,5 +1,5 @@
 //! What only the local home promises: one folder to one product, nothing lost in a crash, nothing left of what was removed.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test may; its helpers too")]
 
 mod stand;
 
@@ -372,6 +372,27 @@ async fn a_dropped_certificate_leaves_the_files_by_itself_within_seconds() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(home.certificate(&hostname(1), SiteVersion(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_stranger_who_reads_the_file_for_long_delays_the_erasing_but_no_writer() {
+    let folder = TempDir::new().unwrap();
+    let stand = LocalStand::new(None);
+    let home = LocalHome::open(LocalConfig { patience: Duration::from_secs(2), ..stand.config(folder.path()) }).unwrap();
+    home.commit(&Change { certificate: Some(certificate(hostname(1), 1, &sealed(1))), ..Change::default() }).await.unwrap();
+    let stranger = database(folder.path());
+    stranger.execute_batch("BEGIN").unwrap();
+    stranger.query_row("SELECT count(*) FROM certificates", [], |_| Ok(())).unwrap();
+    let dropped = Change { dropped_certificates: vec![(hostname(1), SiteVersion(1))], ..Change::default() };
+    home.commit(&dropped).await.unwrap();
+    let answer = home.scrub().await;
+    assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{answer:?}");
+    for number in 0..20 {
+        home.commit(&created(claim(key(number), 1, stand.now()))).await.unwrap();
+    }
+    stranger.execute_batch("ROLLBACK").unwrap();
+    home.scrub().await.unwrap();
+    assert_eq!(pieces(folder.path()), HashMap::new());
 }
 
 const CHILD_FOLDER: &str = "NAMEPLATE_TEST_CHILD_FOLDER";

@@ -5,6 +5,7 @@
 
 mod access;
 mod entropy;
+mod lambda;
 mod records;
 mod refusal;
 mod routes;
@@ -18,6 +19,7 @@ use http::{Request, Response};
 
 pub use access::key_sha256;
 pub use entropy::{Entropy, SystemEntropy};
+pub use lambda::answer;
 pub use records::{DnsRecord, Path, Purpose, records};
 pub use refusal::{Refusal, refuse};
 pub use views::{CertificateView, DomainView};

@@ -47,6 +47,16 @@ struct LowWater {
 }
 
 impl ScheduleRenewals {
+    /// Takes the schedule's event, which says nothing that the clock and the mark do not know better, and ticks.
+    ///
+    /// # Errors
+    /// As [`Self::tick`].
+    pub async fn handle(&self, _event: serde_json::Value) -> Result<Tick, StoreError> {
+        let tick = self.tick().await?;
+        tracing::info!(step = "schedule-renewals", overdue = tick.overdue, nudged = tick.nudged, "ticked");
+        Ok(tick)
+    }
+
     /// Drains the due-index from the stored low-water mark to now.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
 //! The ACME issuer against a real CA over real HTTPS, with real DNS questions and challenge fetches on loopback.
+#![allow(clippy::unwrap_used, reason = "a test may; its helpers too")]
 
 mod issuing;
 mod refusals;

@@ -38,6 +38,9 @@ const READERS: usize = 3;
 /// How long SQLite waits for another connection's lock: only a person with a shell is one.
 const BUSY: Duration = Duration::from_secs(3);
 
+/// How long emptying the log waits for readers: ours are done at once, and nobody else's may hold up the writers.
+const BUSY_EMPTYING: Duration = Duration::from_millis(200);
+
 /// How long after a change that erased something its last traces leave the log, so that a burst of them shares one checkpoint.
 const ERASE_AFTER: Duration = Duration::from_secs(1);
 
@@ -386,8 +389,10 @@ impl Writer {
     }
 
     fn checkpoint(&mut self) -> Result<(), Failure> {
-        let busy: bool = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-        if busy {
+        self.db.busy_timeout(BUSY_EMPTYING)?;
+        let busy = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        self.db.busy_timeout(BUSY)?;
+        if busy? {
             return Err(Failure::Store(gone("someone else is reading the file")));
         }
         self.erased_since = None;

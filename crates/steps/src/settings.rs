@@ -1,0 +1,217 @@
+//! The settings that functions share, read from their environment.
+//!
+//! Arrives: `NAMEPLATE_…` variables, named as the command's, and the files that some of them name; secrets arrive as files only. Leaves: what
+//! one function needs, whole. Goes wrong: [`SettingsProblems`] with everything that is missing or does not read, before anything is opened.
+
+use std::{fmt, fs, net::IpAddr, net::SocketAddr, path::PathBuf};
+
+use domains::{Hostname, ZoneSettings};
+
+/// The label before a hostname where its TXT proof stands, unless the environment says otherwise.
+const TXT_PREFIX: &str = "_nameplate";
+
+/// Where settings come from; a trait, because changing the environment of a running process is a data race.
+pub trait Env {
+    /// The value of a variable, `None` when it is not set.
+    fn var(&self, name: &str) -> Option<String>;
+}
+
+/// The environment of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnv;
+
+impl Env for ProcessEnv {
+    fn var(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+/// Everything that is wrong with an environment.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+pub struct SettingsProblems(pub Vec<String>);
+
+impl fmt::Display for SettingsProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the environment has {} problem(s):", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+/// As its `Display`: what `main` returns is printed this way.
+impl fmt::Debug for SettingsProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Reads what one function needs.
+///
+/// `wanted` must ask for every setting before it gives up on one, so that all problems show at once.
+///
+/// # Errors
+/// [`SettingsProblems`] with every problem met.
+pub fn read<T>(env: &dyn Env, wanted: impl FnOnce(&mut Reader<'_>) -> Option<T>) -> Result<T, SettingsProblems> {
+    let mut reader = Reader { env, problems: Vec::new() };
+    let found = wanted(&mut reader);
+    match found {
+        Some(settings) if reader.problems.is_empty() => Ok(settings),
+        _ => Err(SettingsProblems(reader.problems)),
+    }
+}
+
+/// Reads variables and gathers what is wrong with them.
+pub struct Reader<'e> {
+    env: &'e dyn Env,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// `NAMEPLATE_HOME`: the folder of the local home.
+    pub fn home(&mut self) -> Option<PathBuf> {
+        self.required("NAMEPLATE_HOME", "the folder of the home", |text| Ok(PathBuf::from(text)))
+    }
+
+    /// `NAMEPLATE_ZONE_NAME`, `NAMEPLATE_ZONE_TXT_PREFIX` and `NAMEPLATE_ZONE_ADDRESSES`: where targets, proofs and the edge are.
+    pub fn zone(&mut self) -> Option<ZoneSettings> {
+        let zone = self.required("NAMEPLATE_ZONE_NAME", "the operator's edge zone", |text| {
+            Hostname::parse_name(text).map_err(|error| error.to_string())
+        });
+        let txt_prefix = self.optional("NAMEPLATE_ZONE_TXT_PREFIX", label);
+        let edge_addresses = self.list("NAMEPLATE_ZONE_ADDRESSES", "the edge's addresses, separated by commas", |text| {
+            text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an IP address"))
+        });
+        Some(ZoneSettings {
+            zone: zone?,
+            txt_prefix: txt_prefix?.unwrap_or_else(|| TXT_PREFIX.to_owned()),
+            edge_addresses: edge_addresses?,
+        })
+    }
+
+    /// `NAMEPLATE_DNS_SERVER`: the resolver that looks ask beside the zones' own servers.
+    pub fn resolver(&mut self) -> Option<SocketAddr> {
+        self.required("NAMEPLATE_DNS_SERVER", "the public resolver to ask", |text| {
+            text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as 192.0.2.53:53"))
+        })
+    }
+
+    /// `NAMEPLATE_ACME_DIRECTORY`: the CA's directory.
+    pub fn acme_directory(&mut self) -> Option<String> {
+        self.required("NAMEPLATE_ACME_DIRECTORY", "the URL of the CA's directory", |text| match text.starts_with("https://") {
+            true => Ok(text.to_owned()),
+            false => Err(format!("`{text}` does not begin with https://")),
+        })
+    }
+
+    /// `NAMEPLATE_ACME_ROOT`: a file with the CA's root certificates, for a CA that no public root signs; its text.
+    pub fn acme_root(&mut self) -> Option<Option<String>> {
+        self.optional("NAMEPLATE_ACME_ROOT", contents)
+    }
+
+    /// `NAMEPLATE_ACME_ACCOUNT`: the file with the account at the CA; its text, which is a secret.
+    pub fn acme_account(&mut self) -> Option<String> {
+        self.required("NAMEPLATE_ACME_ACCOUNT", "the file with the account at the CA", contents)
+    }
+
+    /// `NAMEPLATE_SEAL_PUBLIC_KEY`: the file with the key that private keys are sealed to, as `parse` reads it.
+    pub fn seal_public_key<T>(&mut self, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        self.required("NAMEPLATE_SEAL_PUBLIC_KEY", "the file with the edge's public seal key", |path| {
+            parse(&contents(path)?).map_err(|problem| format!("{path}: {problem}"))
+        })
+    }
+
+    /// A variable that must be set; `what` says what it names.
+    pub fn required<T>(&mut self, name: &str, what: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let Some(value) = self.value(name) else {
+            self.problems.push(format!("{name} is not set; it names {what}"));
+            return None;
+        };
+        self.parsed(name, parse(&value))
+    }
+
+    /// A variable that may be left out: `Some(None)`. `None` when it does not read.
+    pub fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+        match self.value(name) {
+            Some(value) => self.parsed(name, parse(&value)).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// A variable with one value or several, separated by commas.
+    pub fn list<T>(&mut self, name: &str, what: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+        self.required(name, what, |text| text.split(',').map(|part| parse(part.trim())).collect())
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        self.env.var(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn parsed<T>(&mut self, name: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
+    }
+}
+
+fn contents(path: &str) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
+}
+
+fn label(text: &str) -> Result<String, String> {
+    let fine = text.len() <= 63 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
+    if fine { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a DNS label of lower-case letters, digits, `-` and `_`")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Given(BTreeMap<&'static str, String>);
+
+    impl Env for Given {
+        fn var(&self, name: &str) -> Option<String> {
+            self.0.get(name).cloned()
+        }
+    }
+
+    fn given<const N: usize>(values: [(&'static str, &str); N]) -> Given {
+        Given(values.into_iter().map(|(name, value)| (name, value.to_owned())).collect())
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let env = given([
+            ("NAMEPLATE_HOME", "  "),
+            ("NAMEPLATE_ZONE_NAME", "edge"),
+            ("NAMEPLATE_ZONE_TXT_PREFIX", "Not A Label"),
+            ("NAMEPLATE_ZONE_ADDRESSES", "192.0.2.1, here"),
+            ("NAMEPLATE_DNS_SERVER", "192.0.2.53"),
+            ("NAMEPLATE_ACME_DIRECTORY", "http://ca.saas.net/directory"),
+            ("NAMEPLATE_ACME_ROOT", "no/such/root.pem"),
+            ("NAMEPLATE_SEAL_PUBLIC_KEY", "no/such/key.json"),
+        ]);
+        let wanted = |read: &mut Reader<'_>| {
+            let (home, zone, resolver) = (read.home(), read.zone(), read.resolver());
+            let (directory, root, account) = (read.acme_directory(), read.acme_root(), read.acme_account());
+            let seal_key = read.seal_public_key(|text| Ok(text.to_owned()));
+            Some((home?, zone?, resolver?, directory?, root?, account?, seal_key?))
+        };
+        let problems = read(&env, wanted).unwrap_err();
+        let told = problems.to_string();
+        for name in ["HOME is not set", "ZONE_NAME:", "ZONE_TXT_PREFIX:", "ZONE_ADDRESSES: `here`", "DNS_SERVER:", "ACME_DIRECTORY:"] {
+            assert!(told.contains(&format!("NAMEPLATE_{name}")), "{name} is missing in {told}");
+        }
+        for name in ["ACME_ROOT: no/such/root.pem", "ACME_ACCOUNT is not set", "SEAL_PUBLIC_KEY: no/such/key.json"] {
+            assert!(told.contains(&format!("NAMEPLATE_{name}")), "{name} is missing in {told}");
+        }
+        assert_eq!(problems.0.len(), 9, "{told}");
+    }
+
+    #[test]
+    fn a_zone_needs_a_name_and_addresses_and_has_a_usual_prefix() {
+        let env = given([("NAMEPLATE_ZONE_NAME", "Edge.SaaS.net."), ("NAMEPLATE_ZONE_ADDRESSES", "192.0.2.1,2001:db8::1")]);
+        let zone = read(&env, |read| read.zone()).unwrap();
+        assert_eq!(zone.targets_zone(), "t.edge.saas.net");
+        assert_eq!(zone.txt_prefix, "_nameplate");
+        assert_eq!(zone.edge_addresses, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,40 @@
+//! The API as a Lambda: environment in, handler running.
+//!
+//! The home is the local one, a folder that one process holds at a time; the home on AWS will be chosen here, and nowhere else.
+
+use std::sync::Arc;
+
+use domains::{Clock, HostnamePolicy, LookSchedule, SystemClock};
+use lambda_http::{Error, Request, run, service_fn};
+use register_domain::{Api, Pace, SystemEntropy, answer};
+use steps::settings::{ProcessEnv, read};
+use storage::local::{LocalConfig, LocalHome};
+use telemetry::LogFormat;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    telemetry::init(LogFormat::Json);
+    let (folder, zone, special) = read(&ProcessEnv, |read| {
+        let (folder, zone) = (read.home(), read.zone());
+        // Names under special-use domains get no public certificate; on a machine of one's own some may be claimed all the same.
+        let special =
+            read.optional("NAMEPLATE_HOSTNAMES_ALLOW_SPECIAL_USE", |text| Ok(text.split(',').map(str::trim).map(str::to_owned).collect()));
+        Some((folder?, zone?, special?.unwrap_or_default()))
+    })?;
+    tracing::info!(home = %folder.display(), ?zone, ?special, "settings");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
+    let api = Api {
+        table: home.clone(),
+        listings: home.clone(),
+        callers: home.clone(),
+        limits: home,
+        policy: HostnamePolicy { operator_zones: vec![zone.zone.clone()], tenant_wildcards: false, allowed_special_use: special },
+        zone,
+        looks: LookSchedule::default(),
+        pace: Pace::default(),
+        clock,
+        entropy: Arc::new(SystemEntropy),
+    };
+    run(service_fn(|request: Request| async { Ok::<_, Error>(answer(&api, request).await) })).await
+}

@@ -1,0 +1,38 @@
+//! The look at DNS as a Lambda: environment in, handler running.
+//!
+//! The home is the local one, a folder that one process holds at a time; the home on AWS will be chosen here, and nowhere else.
+
+use std::sync::Arc;
+
+use aws_lambda_events::event::sqs::SqsEvent;
+use domains::{Clock, LookSchedule, SystemClock};
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use lookups::{LookupConfig, Lookups};
+use steps::{
+    handle_batch,
+    settings::{ProcessEnv, read},
+};
+use storage::local::{LocalConfig, LocalHome};
+use telemetry::LogFormat;
+use verify_ownership::VerifyOwnership;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    telemetry::init(LogFormat::Json);
+    let (folder, zone, resolver) = read(&ProcessEnv, |read| {
+        let (folder, zone, resolver) = (read.home(), read.zone(), read.resolver());
+        Some((folder?, zone?, resolver?))
+    })?;
+    tracing::info!(home = %folder.display(), ?zone, %resolver, "settings");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    // A resolver on loopback is the whole DNS of a machine of one's own.
+    let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
+    let verify = VerifyOwnership {
+        table: Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?),
+        lookup: Arc::new(Lookups::new(lookups)),
+        zone,
+        looks: LookSchedule::default(),
+        clock,
+    };
+    run(service_fn(|event: LambdaEvent<SqsEvent>| async { Ok::<_, Error>(handle_batch(&verify, event.payload).await) })).await
+}
