@@ -642,3 +642,41 @@ fn a_token_alone_takes_no_name_that_still_leads_to_another_claim() {
     assert_eq!(world.owning_tenant(), Some(&tenant(1)));
     assert!(!matches!(world.claim(0).unwrap().state, State::Active { .. }));
 }
+
+#[test]
+fn two_looks_made_together_count_as_one_however_late_the_second_is_recorded() {
+    let mut world = World::new();
+    world.register(0);
+    world.speak_for(0, true);
+    world.one_round();
+    world.register(1);
+    world.advance(world.looks.floor);
+    world.speak_for(1, true);
+    world.begin_look(1);
+    world.begin_look(1);
+    world.end_look(1);
+    world.advance(2 * world.looks.hand_over);
+    world.end_look(1);
+    assert_eq!(world.owning_tenant(), Some(&tenant(0)));
+
+    world.one_round();
+    assert_eq!(world.owning_tenant(), Some(&tenant(1)), "a look of its own time takes the name");
+}
+
+#[test]
+fn a_site_written_while_its_claim_ends_is_not_its_take_down() {
+    let mut world = World::new();
+    world.register(0);
+    world.advance(world.looks.floor);
+    world.speak_for(0, true);
+    world.step(0);
+    world.begin_issue(0, true);
+    world.end_issue(0);
+    world.begin_publish(0);
+    world.remove(0);
+    world.end_publish(0);
+    assert!(world.shows(0) && matches!(world.claim(0).unwrap().state, State::Removing { .. }));
+
+    world.one_round();
+    assert!(!world.shows(0) && world.claim(0).unwrap().is_removed());
+}
