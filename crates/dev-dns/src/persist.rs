@@ -135,7 +135,14 @@ struct ToStore {
 #[derive(Debug)]
 pub(crate) struct Claimed {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Claimed {
+    /// Lets go by saying so: closing alone leaves the lock with any child process that was forked meanwhile and has not yet replaced itself.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Claimed {
@@ -146,7 +153,7 @@ impl Claimed {
         // The file itself is replaced by every write, so the lock needs one that stays.
         let lock = File::create(beside(path, ".lock")).map_err(failed("make the lock of"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(FileError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(failed("lock")(source)),
         }

@@ -65,7 +65,14 @@ pub(crate) struct Disk {
     folder: PathBuf,
     pack: Mutex<Pack>,
     /// Held for as long as the edge lives.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Disk {
+    /// Lets go by saying so: closing alone leaves the lock with any child process that was forked meanwhile and has not yet replaced itself.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 #[derive(Debug)]
@@ -117,7 +124,7 @@ impl Disk {
         let path = folder.join("bundles.pack");
         let file = private().open(&path).map_err(failed("open", &path))?;
         let (pack, found) = Pack::read(file).map_err(failed("read", &path))?;
-        Ok((Self { folder: folder.to_owned(), pack: Mutex::new(pack), _lock: lock }, found))
+        Ok((Self { folder: folder.to_owned(), pack: Mutex::new(pack), lock }, found))
     }
 
     /// The bytes kept for a name, `None` when there are none or they are not what was written.
