@@ -12,6 +12,7 @@ use edge::{Edge, FolderSource};
 use issue_certificate::IssueCertificate;
 use issuers::acme::{AcmeAccount, AcmeConfig, AcmeIssuer};
 use lookups::{LookupConfig, Lookups};
+use pipeline::{Pipeline, Running};
 use publish_site::PublishSite;
 use register_domain::{Api, Entropy, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
@@ -25,7 +26,6 @@ use crate::{
     config::Config,
     demo_origin,
     files::{self, Endpoints},
-    pipeline::{Pipeline, Running},
 };
 
 /// How long the first start waits for the CA to make an account.
@@ -103,6 +103,8 @@ impl Dev {
         };
         let lookup = Arc::new(Lookups::new(lookup_config));
         let pipeline = Pipeline {
+            feed: Arc::new(home.clone()),
+            queues: Arc::new(home.clone()),
             route: RouteChanges { queue: Arc::new(home.clone()), clock: clock.clone() },
             verify: VerifyOwnership {
                 table: Arc::new(home.clone()),
@@ -130,7 +132,6 @@ impl Dev {
             },
             timer_interval: config.timer,
             stream: config.stream,
-            home: home.clone(),
         }
         .start();
 

@@ -12,7 +12,6 @@ mod dns;
 mod domain;
 mod failure;
 mod files;
-mod pipeline;
 mod screen;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};

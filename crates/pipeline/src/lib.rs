@@ -1,8 +1,10 @@
 //! What AWS does between the functions, on one machine: the change feed to route-changes, each queue to its step, the timer.
 //!
-//! Arrives: a local home and the functions' handlers, the very ones that run as Lambdas, called with the very events. Leaves: nothing but
-//! what they do. Goes wrong: a home that cannot be asked for a moment (asked again), a handler that fails (its message comes back, and goes to
-//! the dead letters after that).
+//! Arrives: a home's feed and queues and the functions' handlers, the very ones that run as Lambdas, called with the very events. Leaves:
+//! nothing but what they do. Goes wrong: a home that cannot be asked for a moment (asked again), a handler that fails (its message comes back,
+//! and goes to the dead letters after that).
+//!
+//! [`Pipeline::start`] runs it beside the clock on the wall; [`Pipeline::settle`] takes what is there now, for whoever moves a clock by hand.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +17,7 @@ use issue_certificate::IssueCertificate;
 use publish_site::PublishSite;
 use route_changes::RouteChanges;
 use schedule_renewals::ScheduleRenewals;
-use storage::{
-    consumers::{FeedConsumer, FeedRecord, MAX_RECEIVED, Message, QueueConsumer},
-    local::LocalHome,
-};
+use storage::consumers::{FeedConsumer, FeedRecord, MAX_RECEIVED, Message, QueueConsumer};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -36,26 +35,40 @@ const PUBLISH_BATCH: usize = 100;
 /// How many records of the feed are routed at once.
 const FEED_BATCH: usize = 100;
 
+/// The steps that a queue feeds, each with how many batches are worked on at once.
+const QUEUES: [(Step, usize); 3] = [(Step::VerifyOwnership, 6), (Step::IssueCertificate, 8), (Step::PublishSite, 1)];
+
 /// The functions on one machine.
-pub(crate) struct Pipeline {
-    pub(crate) home: LocalHome,
-    pub(crate) route: RouteChanges,
-    pub(crate) verify: VerifyOwnership,
-    pub(crate) issue: IssueCertificate,
-    pub(crate) publish: Arc<PublishSite>,
-    pub(crate) timer: ScheduleRenewals,
-    pub(crate) timer_interval: Option<Duration>,
-    pub(crate) stream: bool,
+pub struct Pipeline {
+    /// Where changes are read.
+    pub feed: Arc<dyn FeedConsumer>,
+    /// Where nudges are received.
+    pub queues: Arc<dyn QueueConsumer>,
+    /// Turns changes into nudges.
+    pub route: RouteChanges,
+    /// Looks at DNS.
+    pub verify: VerifyOwnership,
+    /// Orders certificates.
+    pub issue: IssueCertificate,
+    /// Writes the bucket.
+    pub publish: Arc<PublishSite>,
+    /// Nudges what is overdue.
+    pub timer: ScheduleRenewals,
+    /// How often the timer ticks; `None`: never.
+    pub timer_interval: Option<Duration>,
+    /// Whether the change feed is read at all.
+    pub stream: bool,
 }
 
 /// The running pipeline; stops when told.
-pub(crate) struct Running {
+pub struct Running {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
 
 impl Pipeline {
-    pub(crate) fn start(self) -> Running {
+    /// Starts reading the feed and the queues, and the timer.
+    pub fn start(self) -> Running {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let this = Arc::new(self);
@@ -65,16 +78,45 @@ impl Pipeline {
         if let Some(interval) = this.timer_interval {
             tasks.spawn(this.clone().timer_loop(interval, stopped.clone()));
         }
-        for (step, batches) in [(Step::VerifyOwnership, 6), (Step::IssueCertificate, 8), (Step::PublishSite, 1)] {
+        for (step, batches) in QUEUES {
             tasks.spawn(this.clone().queue_loop(step, batches, stopped.clone()));
         }
         Running { stop, tasks }
     }
 
+    /// Takes whatever is visible now, and whatever follows from it at once, and comes back when the feed and the queues show nothing more.
+    /// What is due later, or was failed and is hidden for a while, waits for the clock to be moved. Says how many batches were taken.
+    ///
+    /// # Errors
+    /// As the home's; what was taken until then is done.
+    pub async fn settle(&self) -> Result<usize, StoreError> {
+        let mut taken = 0;
+        loop {
+            let before = taken;
+            if self.stream {
+                let batch = self.feed.next_batch(FEED_BATCH, Duration::ZERO).await?;
+                if !batch.is_empty() {
+                    self.route_batch(batch).await?;
+                    taken += 1;
+                }
+            }
+            for (step, _) in QUEUES {
+                let messages = self.gather(step, Duration::ZERO).await?;
+                if !messages.is_empty() {
+                    self.work(step, messages).await;
+                    taken += 1;
+                }
+            }
+            if taken == before {
+                return Ok(taken);
+            }
+        }
+    }
+
     async fn feed_loop(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
             let batch = tokio::select! {
-                batch = self.home.next_batch(FEED_BATCH, LONG_POLL) => batch,
+                batch = self.feed.next_batch(FEED_BATCH, LONG_POLL) => batch,
                 _ = stopped.changed() => return,
             };
             let routed = match batch {
@@ -99,7 +141,7 @@ impl Pipeline {
             None => sequences.len(),
             Some(id) => sequences.iter().position(|sequence| Some(sequence.to_string()) == id).unwrap_or(0),
         };
-        self.home.acknowledge(&sequences[..done]).await?;
+        self.feed.acknowledge(&sequences[..done]).await?;
         if done < sequences.len() {
             return Err(StoreError::Unavailable { detail: "a change was not routed; it is shown again".into() });
         }
@@ -132,7 +174,7 @@ impl Pipeline {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
             while working.try_join_next().is_some() {}
             let received = tokio::select! {
-                received = self.gather(step) => received,
+                received = self.gather(step, LONG_POLL) => received,
                 _ = stopped.changed() => break,
             };
             match received {
@@ -154,13 +196,13 @@ impl Pipeline {
     }
 
     /// Receives one batch: ten messages, or up to [`PUBLISH_BATCH`] for publish-site, whose writes to the index are shared by a batch.
-    async fn gather(&self, step: Step) -> Result<Vec<Message>, StoreError> {
-        let mut batch = self.home.receive(step, MAX_RECEIVED, VISIBILITY, LONG_POLL).await?;
+    async fn gather(&self, step: Step, wait: Duration) -> Result<Vec<Message>, StoreError> {
+        let mut batch = self.queues.receive(step, MAX_RECEIVED, VISIBILITY, wait).await?;
         let most = if step == Step::PublishSite { PUBLISH_BATCH } else { MAX_RECEIVED };
         let mut full = batch.len() == MAX_RECEIVED;
         while full && batch.len() < most {
             // What was received already is worked on, whatever becomes of the next call.
-            let Ok(more) = self.home.receive(step, MAX_RECEIVED, VISIBILITY, Duration::ZERO).await else { break };
+            let Ok(more) = self.queues.receive(step, MAX_RECEIVED, VISIBILITY, Duration::ZERO).await else { break };
             full = more.len() == MAX_RECEIVED;
             batch.extend(more);
         }
@@ -175,14 +217,14 @@ impl Pipeline {
             Step::PublishSite => self.publish.handle_batch(event).await,
         };
         let done = messages.iter().filter(|message| !is_failed(&response, &message.id));
-        let deleted = futures_util::future::join_all(done.map(|message| self.home.delete(&message.receipt))).await;
+        let deleted = futures_util::future::join_all(done.map(|message| self.queues.delete(&message.receipt))).await;
         for error in deleted.into_iter().filter_map(Result::err) {
             tracing::warn!(step = step.as_str(), %error, "a finished message was not deleted; it comes again and changes nothing");
         }
         // SQS would show a failed message again when its visibility ends; on one machine there is no reason to wait that long.
         for message in messages.iter().filter(|message| is_failed(&response, &message.id)) {
             let wait = Duration::from_secs(1 << message.receive_count.min(6));
-            if let Err(error) = self.home.change_visibility(&message.receipt, wait).await {
+            if let Err(error) = self.queues.change_visibility(&message.receipt, wait).await {
                 tracing::warn!(step = step.as_str(), %error, "a failed message comes again only when its visibility ends");
             }
         }
@@ -191,7 +233,7 @@ impl Pipeline {
 
 impl Running {
     /// Stops receiving, lets what is being worked on finish, and says whether it did in time.
-    pub(crate) async fn stop(mut self, within: Duration) -> bool {
+    pub async fn stop(mut self, within: Duration) -> bool {
         self.stop.send_replace(true);
         let finished = tokio::time::timeout(within, async { while self.tasks.join_next().await.is_some() {} }).await.is_ok();
         self.tasks.abort_all();
