@@ -41,6 +41,8 @@ pub(crate) fn serve(listener: TcpListener, api: Arc<Api>) -> JoinHandle<()> {
                 let served = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(PATIENCE)
+                    // A client that has said all it will say still waits for its answer.
+                    .half_close(true)
                     .serve_connection(TokioIo::new(stream), service)
                     .await;
                 if let Err(error) = served {
