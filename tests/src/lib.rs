@@ -7,7 +7,9 @@
 //! - [`product`]: `nameplate dev`, with its API.
 //! - [`peers`]: `dev-dns` and `dev-ca` as processes of their own, which outlive a killed product; a standalone `edge`.
 //! - [`client`]: plain HTTP; [`visitor`]: verified HTTPS.
+//! - [`published`]: a bucket as the publisher leaves it, for a lone edge.
 //! - [`origin`]: an origin of our own, which can also be spoken to by WebSocket.
+//! - [`simulation`]: the functions alone, on virtual time.
 //! - [`sizes`]: how much of everything; [`chance`]: repeatable randomness.
 
 #![allow(clippy::unwrap_used, reason = "a harness: what it did not expect fails the test that it serves")]
@@ -19,6 +21,8 @@ pub mod peers;
 pub mod ports;
 pub mod process;
 pub mod product;
+pub mod published;
+pub mod simulation;
 pub mod sizes;
 pub mod visitor;
 pub mod waiting;

@@ -110,10 +110,19 @@ impl LoneEdge {
 
     /// Known names, and how many of them are not on its disk.
     pub async fn names(&self) -> Option<(u64, u64)> {
+        Some((self.metric("nameplate_edge_names_known").await?, self.metric("nameplate_edge_bundles_cold").await?))
+    }
+
+    /// One of its numbers, by its name with its labels.
+    pub async fn metric(&self, name: &str) -> Option<u64> {
         let metrics = client::ask(Method::GET, &format!("http://{}/metrics", self.private), None, None).await.ok()?;
         let metrics = String::from_utf8(metrics.body.to_vec()).ok()?;
-        let value = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        Some((value("nameplate_edge_names_known")?, value("nameplate_edge_bundles_cold")?))
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// The memory it has for itself, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        self.process.memory_kib()
     }
 
     /// Fails when it ended by itself, as it does when it is told something that it cannot use.

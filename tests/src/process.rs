@@ -92,6 +92,14 @@ impl Process {
         tokio::time::timeout(within, self.child.wait()).await.is_ok()
     }
 
+    /// The memory it has for itself, in KiB: what is not shared and not a file's.
+    pub fn memory_kib(&self) -> u64 {
+        let id = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux tells a process's status");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Where its log is.
     pub fn log(&self) -> &Path {
         &self.log

@@ -3,22 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
+    fs,
     path::Path,
     time::{Duration, Instant},
 };
 
-use bundles::{
-    Bundle, Digest, EdgeSettings, IndexEntry, IndexShard, LeafFacts, SealKeyPair, SiteObject, index_object, shard_of, site_object,
-};
-use domains::{Hostname, SiteVersion, TenantId};
 use futures_util::{StreamExt, stream};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls_pki_types::CertificateDer;
-use system_tests::{origin::Origin, peers::LoneEdge, process::Folder, product::Product, sizes::size, visitor::Visitor, waiting::until};
+use system_tests::{
+    origin::Origin, peers::LoneEdge, process::Folder, product::Product, published::published, sizes::size, visitor::Visitor, waiting::until,
+};
 
 async fn warm(edge: &mut LoneEdge, count: usize) {
     until("the edge has every bundle on its disk", Duration::from_secs(120), async || {
@@ -88,46 +82,4 @@ async fn an_edge_with_many_names_serves_each_when_its_source_is_gone() {
     let names: Vec<String> = (0..count).map(|n| format!("shop{n}.brand.com")).collect();
     let root = published(&source, &seal_key, &names);
     outlives(folder.path(), &source, &seal_key, &names, root).await;
-}
-
-/// A seal key that others may read is refused.
-fn write_secret(path: &Path, bytes: &[u8]) {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
-    file.write_all(bytes).unwrap();
-}
-
-/// Writes what a publisher would have written: a bundle for each name, the index, the settings; gives the root that signed.
-fn published(source: &Path, seal_key: &Path, names: &[String]) -> CertificateDer<'static> {
-    for part in ["sites", "index"] {
-        fs::create_dir_all(source.join(part)).unwrap();
-    }
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "Outlive Test Root");
-    let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let pair = SealKeyPair::generate().unwrap();
-    write_secret(seal_key, &pair.to_json());
-    fs::write(source.join("edge.json"), EdgeSettings::new(1, vec!["thumbprint".to_owned()]).to_bytes()).unwrap();
-
-    let tenant = TenantId::parse("outlive").unwrap();
-    let mut shards: BTreeMap<u8, IndexShard> = BTreeMap::new();
-    for name in names {
-        let hostname = Hostname::parse_name(name).unwrap();
-        let mut params = CertificateParams::new(vec![name.clone()]).unwrap();
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2025, 1, 1), rcgen::date_time_ymd(2045, 1, 1));
-        let key = KeyPair::generate().unwrap();
-        let chain = params.signed_by(&key, &root).unwrap().pem();
-        let facts = LeafFacts::of_chain(&chain).unwrap();
-        let sealed = pair.public().seal(&hostname, &tenant, &facts.spki_sha256, &key.serialize_der()).unwrap();
-        let bundle = Bundle::new(hostname.clone(), tenant.clone(), SiteVersion(1), chain, sealed).unwrap();
-        let bytes = SiteObject::Present(bundle).to_bytes().unwrap();
-        fs::write(source.join(site_object(&hostname)), &bytes).unwrap();
-        let entry = IndexEntry { version: SiteVersion(1), tenant: Some(tenant.clone()), removed_at: None, digest: Digest::of(&bytes) };
-        let number = shard_of(&hostname);
-        shards.entry(number).or_insert_with(|| IndexShard::empty(number)).merge(&hostname, entry).unwrap();
-    }
-    for (number, shard) in shards {
-        fs::write(source.join(index_object(number)), shard.to_bytes()).unwrap();
-    }
-    root.der().clone()
 }
