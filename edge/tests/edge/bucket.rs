@@ -1,9 +1,10 @@
 //! A folder as the publisher leaves it, and a CA whose certificates clients trust.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock},
 };
 
 use bundles::{
@@ -56,6 +57,26 @@ pub(crate) struct Bucket {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) seal_key: SealPublicKey,
     seal_key_json: Vec<u8>,
+    written: Mutex<BTreeMap<PathBuf, Digest>>,
+}
+
+/// At the end of every test: the edge only reads. Permissions alone would not show it, since tests may run as root.
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let written = self.written.lock().unwrap();
+        for path in files(self.path()) {
+            let known = written.get(&path).unwrap_or_else(|| panic!("{} was put into the source, and not by the test", path.display()));
+            assert_eq!(Digest::of(&fs::read(&path).unwrap()), *known, "{} was changed, and not by the test", path.display());
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 impl Bucket {
@@ -65,7 +86,8 @@ impl Bucket {
             fs::create_dir(folder.path().join(part)).unwrap();
         }
         let pair = SealKeyPair::generate().unwrap();
-        let bucket = Self { folder, seal_key: pair.public().clone(), seal_key_json: pair.to_json().to_vec() };
+        let (seal_key, seal_key_json) = (pair.public().clone(), pair.to_json().to_vec());
+        let bucket = Self { folder, seal_key, seal_key_json, written: Mutex::default() };
         bucket.write("edge.json", &EdgeSettings::new(1, vec!["thumbprint".to_owned()]).to_bytes());
         bucket
     }
@@ -109,11 +131,11 @@ impl Bucket {
 
     /// Publishes many good bundles, each shard written once.
     pub(crate) fn put_many(&self, hostnames: &[String], owner: &str) {
-        let mut shards = std::collections::BTreeMap::new();
+        let mut shards = BTreeMap::new();
         for hostname in hostnames {
             let (bundle, _) = self.bundle(hostname, owner, 1);
             let bytes = SiteObject::Present(bundle).to_bytes().unwrap();
-            fs::write(self.path().join(site_object(&name(hostname))), &bytes).unwrap();
+            self.write(&site_object(&name(hostname)), &bytes);
             let shard = shard_of(&name(hostname));
             shards.entry(shard).or_insert_with(|| IndexShard::empty(shard)).merge(&name(hostname), entry(Some(owner), 1, &bytes)).unwrap();
         }
@@ -144,9 +166,10 @@ impl Bucket {
     }
 
     pub(crate) fn write(&self, object: &str, bytes: &[u8]) {
-        let new: PathBuf = self.path().join("new");
+        let (new, path) = (self.path().join("new"), self.path().join(object));
         fs::write(&new, bytes).unwrap();
-        fs::rename(new, self.path().join(object)).unwrap();
+        fs::rename(new, &path).unwrap();
+        self.written.lock().unwrap().insert(path, Digest::of(bytes));
     }
 }
 
