@@ -80,8 +80,8 @@ async fn a_product_that_ends_at_a_named_moment_takes_the_same_order_up_again() {
         let mut product = Product::start_binary_with_peers(binary.clone(), SETTINGS).await;
         product.kill().await;
         assert!(product.try_restart(&[("FAILPOINTS", &format!("{point}=1*return"))]).await, "{point}: it did not start");
-        let names = names(0, 3);
-        let records = stream::iter(&names).map(|name| product.register(name, "crash")).buffer_unordered(3).concat().await;
+        let names = names(0, 200);
+        let records = stream::iter(&names).map(|name| product.register(name, "crash")).buffer_unordered(8).concat().await;
         product.set_dns(&records).await;
         assert!(product.ended(Duration::from_secs(20)).await, "{point} was never reached");
         product.restart().await;

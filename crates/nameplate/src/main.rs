@@ -53,6 +53,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Only in the build for the crash test: reads the named moments from FAILPOINTS and keeps them until the end.
+    #[cfg(feature = "failpoints")]
+    let _moments = fail::FailScenario::setup();
     let arguments = Arguments::parse();
     let screen = Screen::new(arguments.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
