@@ -28,8 +28,7 @@ pub fn binary(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(
         path.is_file(),
-        "{} is missing: the system tests run the binaries of this workspace. `scripts/test` builds them all first; by hand: \
-         cargo build --release -p nameplate -p edge -p dev-ca -p dev-dns",
+        "{} is missing: the system tests run the binaries of this workspace; `scripts/test` builds them all first",
         path.display()
     );
     path

@@ -4,14 +4,11 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    path::PathBuf,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream};
-use system_tests::{chance::Chance, product::Product, sizes};
+use system_tests::{chance::Chance, process::binary, product::Product, sizes};
 
 /// A short lease, so that what a killed worker held is taken up soon; a fast timer, which is what takes it up.
 const SETTINGS: &[(&str, &str)] =
@@ -68,19 +65,14 @@ async fn a_product_killed_at_random_moments_serves_every_hostname_with_one_certi
     each_is_served(&product, &names).await;
 }
 
-/// Needs a build of its own with the feature `failpoints`, which takes minutes: with `NAMEPLATE_FULL=1` only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_product_that_ends_at_a_named_moment_takes_the_same_order_up_again() {
-    if !sizes::is_full() {
-        println!("skipped: NAMEPLATE_FULL=1 builds the product with failpoints and runs this");
-        return;
-    }
-    let binary = build_with_failpoints().await;
+    let binary = binary("failpoints/nameplate");
     for point in CRASH_POINTS {
         let mut product = Product::start_binary_with_peers(binary.clone(), SETTINGS).await;
         product.kill().await;
         assert!(product.try_restart(&[("FAILPOINTS", &format!("{point}=1*return"))]).await, "{point}: it did not start");
-        let names = names(0, 200);
+        let names = names(0, sizes::size(50, 200));
         let records = stream::iter(&names).map(|name| product.register(name, "crash")).buffer_unordered(8).concat().await;
         product.set_dns(&records).await;
         assert!(product.ended(Duration::from_secs(20)).await, "{point} was never reached");
@@ -90,17 +82,4 @@ async fn a_product_that_ends_at_a_named_moment_takes_the_same_order_up_again() {
         each_is_served(&product, &names).await;
         println!("{point}: taken up again");
     }
-}
-
-async fn build_with_failpoints() -> PathBuf {
-    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
-    let own = env::current_exe().unwrap();
-    let target = own.ancestors().nth(3).unwrap().join("failpoints");
-    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut build = tokio::process::Command::new(cargo);
-    build.args(["build", "--release", "--locked", "-p", "nameplate", "--features", "failpoints", "--target-dir"]).arg(&target);
-    build.current_dir(workspace).stdin(Stdio::null()).kill_on_drop(true);
-    let built = tokio::time::timeout(Duration::from_secs(1800), build.status()).await.expect("a build within half an hour");
-    assert!(built.unwrap().success(), "the build with failpoints failed");
-    target.join("release/nameplate")
 }
