@@ -6,6 +6,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ClaimId, ClaimKey, Hostname, LookSubject, Nudge, OwnershipToken, Problem, Routing, SiteVersion, Step, TenantId};
@@ -248,7 +249,7 @@ impl Owner {
 }
 
 /// One transition of one claim: audit trail, event feed, webhook source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryEntry {
     /// Hostname and tenant.
     #[serde(flatten)]
@@ -256,6 +257,7 @@ pub struct HistoryEntry {
     /// Counts per claim, without gaps.
     pub sequence: u64,
     /// When it happened.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: Timestamp,
     /// What happened, in the past tense: `ownership_proved`, `certificate_recorded`.
     pub event: String,
@@ -334,7 +336,7 @@ impl State {
 }
 
 /// A [`State`] without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StateName {
     /// Waits for a proof.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A tenant, a claim or a token could not be read.
@@ -80,6 +81,11 @@ text_id!(
     |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'=')
 );
 
+impl TenantId {
+    /// What is allowed, as a regular expression.
+    pub const PATTERN: &str = "^[A-Za-z0-9._-]{1,64}$";
+}
+
 /// The version of what a hostname's site should be: grows with every change of owner, certificate or removal, across tenants and for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -100,11 +106,13 @@ impl fmt::Display for SiteVersion {
 }
 
 /// One claim's key: a hostname may be claimed by many tenants, each at most once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimKey {
     /// The name claimed.
+    #[schemars(with = "String")]
     pub hostname: crate::Hostname,
     /// Who claims it.
+    #[schemars(with = "String")]
     pub tenant: TenantId,
 }
 

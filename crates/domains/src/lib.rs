@@ -31,6 +31,7 @@ pub use nudge::{Dispatch, MAX_DELAY, Nudge, Step};
 pub use problem::{Actor, Finding, Problem, ProblemCode};
 pub use route::{dispatches, is_nudged};
 pub use store::{
-    BucketShape, BundleBucket, Caller, Callers, Change, CommitError, DomainTable, DueEntry, DueIndex, Home, Limits, Listings, Marks,
-    ObjectCondition, Page, Put, Role, StepQueue, StoreError, Taken,
+    BucketShape, BundleBucket, Caller, Callers, Change, CommitError, Document, Documents, DomainTable, DueEntry, DueIndex, EVENTS_LAG,
+    EventFeed, EventPage, Home, Limits, Listings, MAX_DOCUMENT_BYTES, Marks, ObjectCondition, Page, Put, Role, StepQueue, StoreError,
+    Taken,
 };

@@ -4,10 +4,11 @@
 //! a problem is data.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Whose move it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {
     /// The tenant, at their DNS provider.
@@ -21,7 +22,7 @@ pub enum Actor {
 macro_rules! problem_codes {
     ($($(#[$doc:meta])* $variant:ident = $code:literal),+ $(,)?) => {
         /// A stable code for what stands in a domain's way; clients may branch on it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         pub enum ProblemCode {
             $($(#[$doc])* #[serde(rename = $code)] $variant,)+
         }
@@ -116,7 +117,7 @@ problem_codes! {
 }
 
 /// What stands in a domain's way: a stable code, who must act, what to do, what we expected and saw, and when we look again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// The stable code.
     pub code: ProblemCode,
@@ -131,8 +132,10 @@ pub struct Problem {
     /// What was there.
     pub saw: String,
     /// When this problem was first seen.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: Timestamp,
     /// When we look again.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub next_look: Timestamp,
 }
 

@@ -107,6 +107,44 @@ pub trait Listings: Send + Sync {
     async fn claims_to(&self, hostname: &Hostname) -> Result<Vec<Claim>, StoreError>;
 }
 
+/// How long a committed history entry may take to show in the feed of events.
+///
+/// The harder home orders the feed by [`HistoryEntry::at`], the writer's time, and shows what is older than this only, so that a page never
+/// ends behind an entry that a slow writer, a clock that is late or the index has yet to bring: a commit may take 10 s with its retries,
+/// clocks may differ by 5 s, and the index may be 15 s behind.
+pub const EVENTS_LAG: Duration = Duration::from_secs(30);
+
+/// A page of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPage {
+    /// The events, in the feed's order.
+    pub items: Vec<HistoryEntry>,
+    /// Opaque; hand it back for what comes after this page, now or in a year. An empty page has one, too.
+    pub cursor: String,
+    /// Whether the next page may have something already. A page may be short, or empty, and this `true`: the filter passed over others.
+    pub more: bool,
+}
+
+/// Every claim's history as one feed.
+///
+/// **Order.** One order, which never changes: who reads twice from one cursor sees the same, and then what came since. One claim's entries
+/// come by their number. Between claims the order is about that of [`HistoryEntry::at`], not exactly.
+///
+/// **Nothing is skipped.** Whatever is committed after a page was read comes after its cursor. An entry may therefore show up to
+/// [`EVENTS_LAG`] after its commit.
+///
+/// **At least once.** A reader that keeps its cursor only after its work may meet an entry again; claim and number tell.
+///
+/// On DynamoDB: history items carry `event_shard` (a hash of the claim's key, so that one claim's entries lie together and writers do not
+/// share one partition) and `event_sort` (`at`, key and number, each of fixed width); a GSI over both is read shard by shard up to
+/// `now - EVENTS_LAG` and merged, and the cursor holds the last `event_sort`. A commit there is refused as a conflict once its history is
+/// older than the lag leaves room for.
+#[async_trait]
+pub trait EventFeed: Send + Sync {
+    /// Events after a cursor, from the beginning without one; `None` when the cursor was not made here for this tenant.
+    async fn events(&self, tenant: Option<&TenantId>, after: Option<&str>, limit: usize) -> Result<Option<EventPage>, StoreError>;
+}
+
 /// One entry of the due-index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueEntry {
@@ -198,6 +236,51 @@ pub trait Marks: Send + Sync {
     async fn store(&self, name: &str, value: &str) -> Result<(), StoreError>;
 }
 
+/// The most bytes of a document's body: the harder home's items hold 400 KB with their names.
+///
+/// Source: DynamoDB item size, docs.aws.amazon.com/amazondynamodb (read 2026-11).
+pub const MAX_DOCUMENT_BYTES: usize = 350_000;
+
+/// A small document beside the domains: a secret, a webhook, a job.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its name among those of its kind; documents of one kind are listed in the order of these.
+    pub id: String,
+    /// Guards every write.
+    pub version: u64,
+    /// What it says, as JSON.
+    pub body: String,
+}
+
+impl std::fmt::Debug for Document {
+    // The body may hold a secret, which has no business in a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Document({} version {})", self.id, self.version)
+    }
+}
+
+/// Small versioned documents, in the second table. Nothing of them enters the change feed.
+#[async_trait]
+pub trait Documents: Send + Sync {
+    /// The document, read consistently.
+    async fn document(&self, kind: &str, id: &str) -> Result<Option<Document>, StoreError>;
+
+    /// Writes the document on condition of the version that was read (`None`: it must not exist), and returns its new version.
+    ///
+    /// # Errors
+    /// [`CommitError::Conflict`] when someone else wrote first; [`StoreError::Defect`] beyond [`MAX_DOCUMENT_BYTES`].
+    async fn put_document(&self, kind: &str, id: &str, body: &str, expected: Option<u64>) -> Result<u64, CommitError>;
+
+    /// Deletes the document on condition of the version that was read.
+    ///
+    /// # Errors
+    /// [`CommitError::Conflict`] when someone else wrote or deleted first.
+    async fn delete_document(&self, kind: &str, id: &str, expected: u64) -> Result<(), CommitError>;
+
+    /// Documents of a kind after this id, in the order of their ids; as many as `limit` unless these were the last.
+    async fn documents(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<Document>, StoreError>;
+}
+
 /// What must be true of an object for a write to happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectCondition {
@@ -224,6 +307,6 @@ pub trait BundleBucket: Send + Sync {
 }
 
 /// A whole home, for wiring.
-pub trait Home: DomainTable + Listings + DueIndex + StepQueue + Limits + Callers + Marks + BundleBucket {}
+pub trait Home: DomainTable + Listings + EventFeed + DueIndex + StepQueue + Limits + Callers + Marks + Documents + BundleBucket {}
 
-impl<T: DomainTable + Listings + DueIndex + StepQueue + Limits + Callers + Marks + BundleBucket> Home for T {}
+impl<T: DomainTable + Listings + EventFeed + DueIndex + StepQueue + Limits + Callers + Marks + Documents + BundleBucket> Home for T {}

@@ -8,7 +8,9 @@
 #![allow(clippy::unwrap_used, reason = "a suite of assertions: a failing home fails the test")]
 
 mod bucket;
+mod documents;
 mod due;
+mod events;
 mod feed;
 pub mod fixtures;
 mod listings;
@@ -124,6 +126,12 @@ suite! {
         a_foreign_cursor_leads_to_an_empty_page,
         every_claim_to_a_name_is_found,
         history_comes_oldest_first_after_a_number;
+    events:
+        every_event_comes_once_and_in_one_order_whatever_the_page,
+        a_tenants_events_are_its_own,
+        a_reader_among_writers_misses_nothing,
+        an_event_cursor_of_nobody_is_refused,
+        a_cursor_goes_on_after_a_crash;
     second_table:
         a_bucket_gives_no_more_than_it_holds,
         a_bucket_fills_again_with_time,
@@ -131,6 +139,12 @@ suite! {
         a_caller_is_found_by_the_hash_of_the_key_only,
         a_mark_is_what_was_stored_last,
         the_second_table_survives_a_crash;
+    documents:
+        a_document_is_read_as_it_was_written,
+        of_sixteen_writers_of_a_document_one_wins,
+        documents_are_listed_in_the_order_of_their_ids,
+        a_deleted_document_is_gone_and_only_its_reader_deletes_it,
+        documents_survive_a_crash;
     bucket:
         an_object_never_written_is_absent,
         an_object_is_created_once,

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! <folder>/home.lock      held while the product runs
-//! <folder>/home.sqlite3   claims, owners, certificates, history, feed, queues, limits, keys' hashes, marks
+//! <folder>/home.sqlite3   claims, owners, certificates, history, events, feed, queues, limits, keys' hashes, marks, documents
 //! <folder>/bucket/        what the edge reads: sites/…, index/…, edge.json
 //! ```
 
@@ -14,6 +14,8 @@ mod bucket;
 mod chaos;
 mod cursor;
 mod database;
+mod documents;
+mod events;
 mod failure;
 mod feed;
 mod listings;

@@ -27,7 +27,8 @@ pub(crate) const KEYED_PADDING: u32 = (PAGE_BYTES - 12) * 64 / 255 - 23;
 const APPLICATION_ID: i32 = 0x6e70_6c38;
 
 /// One step each; never edited once released, only appended to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE claims (
         hostname TEXT NOT NULL,
         tenant TEXT NOT NULL,
@@ -108,7 +109,29 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX limits_by_full ON limits (full_at);
     CREATE TABLE callers (key_sha256 TEXT PRIMARY KEY, item TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"];
+",
+    "
+    -- The history in the order it was committed. AUTOINCREMENT: a position is never used twice, so that no cursor ever skips anything.
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        hostname TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        sequence INTEGER NOT NULL
+    );
+    CREATE INDEX events_by_tenant ON events (tenant, position);
+    -- Whole seconds, then the claim's own numbers: a fraction of a second does not sort as text.
+    INSERT INTO events (hostname, tenant, sequence)
+        SELECT hostname, tenant, sequence FROM history ORDER BY substr(json_extract(item, '$.at'), 1, 19), hostname, tenant, sequence;
+
+    CREATE TABLE documents (
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (kind, id)
+    ) WITHOUT ROWID;
+",
+];
 
 /// Brings the file to the newest version, each step in its own transaction.
 pub(crate) fn migrate(db: &mut Connection, now: Timestamp) -> Result<(), OpenError> {

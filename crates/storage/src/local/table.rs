@@ -163,7 +163,14 @@ fn put_history(entry: &HistoryEntry, db: &Connection) -> Result<(), Failure> {
     let item = text(entry, &entry.key)?;
     let mut insert =
         db.prepare_cached("INSERT INTO history (hostname, tenant, sequence, item) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING")?;
-    written(insert.execute(params![entry.key.hostname.as_str(), entry.key.tenant.as_str(), entry.sequence, item])?)
+    let (hostname, tenant) = (entry.key.hostname.as_str(), entry.key.tenant.as_str());
+    written(insert.execute(params![hostname, tenant, entry.sequence, item])?)?;
+    db.prepare_cached("INSERT INTO events (hostname, tenant, sequence) VALUES (?1, ?2, ?3)")?.execute(params![
+        hostname,
+        tenant,
+        entry.sequence
+    ])?;
+    Ok(())
 }
 
 fn put_certificate(certificate: &StoredCertificate, writing: &mut Writing<'_>) -> Result<(), Failure> {
