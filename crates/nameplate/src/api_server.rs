@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use register_domain::{Api, MAX_BODY_BYTES, Refusal, refuse};
+use register_domain::{Api, Code, MAX_BODY_BYTES, Refusal, refuse};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 
 /// How long headers, and then a body, may take to arrive.
@@ -62,13 +62,7 @@ async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Result<Response<Fu
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Bytes::from(vec![b' '; MAX_BODY_BYTES + 1]),
         Ok(Err(_)) | Err(_) => {
-            let refusal = Refusal {
-                status: http::StatusCode::REQUEST_TIMEOUT,
-                code: "request.incomplete",
-                detail: "the body did not arrive whole in time".into(),
-                retry_after: None,
-                allow: None,
-            };
+            let refusal = Refusal::new(Code::Incomplete, "the body did not arrive whole in time");
             return Ok(refuse(&refusal).map(Full::new));
         }
     };

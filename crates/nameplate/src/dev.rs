@@ -14,7 +14,7 @@ use issuers::acme::{AcmeAccount, AcmeConfig, AcmeIssuer};
 use lookups::{LookupConfig, Lookups};
 use pipeline::{Pipeline, Running};
 use publish_site::PublishSite;
-use register_domain::{Api, Entropy, Pace, SystemEntropy, key_sha256};
+use register_domain::{Api, Entropy, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
 use schedule_renewals::ScheduleRenewals;
 use storage::local::{Chaos, LocalConfig, LocalHome};
@@ -138,6 +138,8 @@ impl Dev {
         let api = Arc::new(Api {
             table: Arc::new(home.clone()),
             listings: Arc::new(home.clone()),
+            events: Arc::new(home.clone()),
+            documents: Arc::new(home.clone()),
             callers: Arc::new(home.clone()),
             limits: Arc::new(home.clone()),
             policy: config.policy.clone(),
@@ -146,7 +148,9 @@ impl Dev {
             pace: Pace::default(),
             clock,
             entropy: Arc::new(SystemEntropy),
+            memory: Memory::default(),
         });
+        api.prepare().await.map_err(|refusal| DevError::Start { what: "making the secret path of `ask`", detail: refusal.detail })?;
         let listener = listen(config.listen.api, "the API", "listen.api").await?;
         let api_address = local(&listener, config.listen.api);
         servers.push(api_server::serve(listener, api));

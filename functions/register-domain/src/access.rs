@@ -7,7 +7,7 @@ use domains::{Caller, Callers, Role, TenantId};
 use http::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
 
-use crate::Refusal;
+use crate::{Code, Refusal};
 
 /// The form in which an API key is stored: its SHA-256, hex. Keys are long and random, so that a fast hash is enough.
 pub fn key_sha256(key: &str) -> String {
@@ -24,8 +24,7 @@ pub(crate) async fn caller(callers: &dyn Callers, headers: &HeaderMap) -> Result
 
 /// The tenant a request is about: a tenant's key speaks for its own only, an operator's must say which.
 pub(crate) fn tenant_of(caller: &Caller, named: Option<&str>) -> Result<Option<TenantId>, Refusal> {
-    let named =
-        named.map(TenantId::parse).transpose().map_err(|error| Refusal::bad_request("request.invalid_tenant", error.to_string()))?;
+    let named = named.map(TenantId::parse).transpose().map_err(|error| Refusal::new(Code::InvalidTenant, error.to_string()))?;
     match (&caller.role, &caller.tenant, named) {
         (Role::Operator, _, named) => Ok(named),
         (Role::Tenant, Some(own), None) => Ok(Some(own.clone())),

@@ -37,6 +37,11 @@ pub(crate) fn new_claim_id(entropy: &dyn Entropy) -> Result<ClaimId, String> {
     ClaimId::parse(&label(entropy)?).map_err(|error: IdError| error.to_string())
 }
 
+/// A part of a path that nobody can guess.
+pub(crate) fn new_secret(entropy: &dyn Entropy) -> Result<String, String> {
+    label(entropy)
+}
+
 pub(crate) fn new_token(entropy: &dyn Entropy) -> Result<OwnershipToken, String> {
     OwnershipToken::parse(&format!("nameplate-verify={}", label(entropy)?)).map_err(|error| error.to_string())
 }

@@ -1,11 +1,17 @@
-//! The HTTP API: claims in, DNS records to create out.
+//! The HTTP API: claims in, DNS records to create out; and whatever else people ask of the product.
 //!
 //! Arrives: HTTP requests with an API key. Leaves: JSON, and for every error a problem document (RFC 9457) with a stable code. Goes wrong:
 //! bad input (4xx, with what to send instead), a home that cannot be asked (503, try again). Nothing here waits for DNS or a CA.
 
 mod access;
+mod ask;
+mod claims;
+mod document;
 mod entropy;
+mod feed;
 mod lambda;
+mod operations;
+mod parameters;
 mod records;
 mod refusal;
 mod routes;
@@ -14,14 +20,19 @@ mod views;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use domains::{BucketShape, Callers, Clock, DomainTable, HostnamePolicy, Limits, Listings, LookSchedule, ZoneSettings};
+use domains::{
+    BucketShape, Callers, Clock, Documents, DomainTable, EventFeed, HostnamePolicy, Limits, Listings, LookSchedule, ZoneSettings,
+};
 use http::{Request, Response};
 
 pub use access::key_sha256;
+pub use ask::{AskView, Memory};
+pub use claims::DomainPage;
 pub use entropy::{Entropy, SystemEntropy};
+pub use feed::{EventPageView, HistoryPage};
 pub use lambda::answer;
 pub use records::{DnsRecord, Path, Purpose, records};
-pub use refusal::{Refusal, refuse};
+pub use refusal::{Code, ProblemDocument, Refusal, refuse};
 pub use views::{CertificateView, DomainView};
 
 /// The largest request body read.
@@ -36,6 +47,10 @@ pub struct Api {
     pub table: Arc<dyn DomainTable>,
     /// Lists and history.
     pub listings: Arc<dyn Listings>,
+    /// Everything that happened.
+    pub events: Arc<dyn EventFeed>,
+    /// Secrets and the like.
+    pub documents: Arc<dyn Documents>,
     /// Who may call.
     pub callers: Arc<dyn Callers>,
     /// Token buckets.
@@ -52,6 +67,8 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// Makes targets and tokens that cannot be guessed.
     pub entropy: Arc<dyn Entropy>,
+    /// What this process remembers; begin with none.
+    pub memory: Memory,
 }
 
 /// How fast callers may go.
@@ -73,6 +90,14 @@ impl Default for Pace {
 }
 
 impl Api {
+    /// Makes what must be there before the first request: the secret path of `ask`.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the home or the machine's randomness cannot be asked.
+    pub async fn prepare(&self) -> Result<AskView, Refusal> {
+        ask::prepare(self).await
+    }
+
     /// Answers one request; never fails, and never takes longer than its deadline.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -83,6 +108,8 @@ impl Api {
             Err(_) => refuse(&Refusal::unavailable("the request ran out of time")),
         };
         let status = response.status().as_u16();
+        // What stands behind `/ask/` is a secret, or an attempt at it.
+        let path = if path.starts_with("/ask/") { "/ask/…" } else { &path };
         let shown: String = path.chars().filter(|c| !c.is_control()).take(200).collect();
         tracing::info!(step = "register-domain", %method, path = shown, status, ms = started.elapsed().as_millis(), "answered");
         response

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use domains::{Clock, HostnamePolicy, LookSchedule, SystemClock};
 use lambda_http::{Error, Request, run, service_fn};
-use register_domain::{Api, Pace, SystemEntropy, answer};
+use register_domain::{Api, Memory, Pace, SystemEntropy, answer};
 use steps::settings::{ProcessEnv, read};
 use storage::local::{LocalConfig, LocalHome};
 use telemetry::LogFormat;
@@ -27,6 +27,8 @@ async fn main() -> Result<(), Error> {
     let api = Api {
         table: home.clone(),
         listings: home.clone(),
+        events: home.clone(),
+        documents: home.clone(),
         callers: home.clone(),
         limits: home,
         policy: HostnamePolicy { operator_zones: vec![zone.zone.clone()], tenant_wildcards: false, allowed_special_use: special },
@@ -35,6 +37,8 @@ async fn main() -> Result<(), Error> {
         pace: Pace::default(),
         clock,
         entropy: Arc::new(SystemEntropy),
+        memory: Memory::default(),
     };
+    api.prepare().await.map_err(|refusal| refusal.detail)?;
     run(service_fn(|request: Request| async { Ok::<_, Error>(answer(&api, request).await) })).await
 }

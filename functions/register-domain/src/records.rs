@@ -3,10 +3,11 @@
 //! Arrives: a claim. Leaves: the records of its path: one CNAME where DNS allows it, TXT and addresses at a zone's apex. Goes wrong: nothing.
 
 use domains::{Claim, Proof, Routing, ZoneSettings};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which records a customer sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
     /// One CNAME, which is proof and routing at once.
@@ -23,7 +24,7 @@ impl Path {
 }
 
 /// What a record is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// Proves control and routes.
@@ -35,7 +36,7 @@ pub enum Purpose {
 }
 
 /// One record to create.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsRecord {
     /// What it is for.
     pub purpose: Purpose,

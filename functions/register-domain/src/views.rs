@@ -1,12 +1,13 @@
 //! A claim as the API shows it.
 
 use domains::{Claim, Problem, Publication, State, StateName, Timestamp, ZoneSettings};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{DnsRecord, Path, records};
 
 /// A domain as callers see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DomainView {
     /// A-labels.
     pub hostname: String,
@@ -19,8 +20,10 @@ pub struct DomainView {
     /// Whether the edge serves it now.
     pub ready: bool,
     /// Since when it is in this state.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: Timestamp,
     /// When it was registered.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: Timestamp,
     /// Which records the customer sets.
     pub path: Path,
@@ -29,6 +32,7 @@ pub struct DomainView {
     /// What stands in its way: who must do what, what we expected and saw, when we look again.
     pub problem: Option<Problem>,
     /// When something is looked at next; `null` once it is removed.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_look: Option<Timestamp>,
     /// The certificate in service.
     pub certificate: Option<CertificateView>,
@@ -37,17 +41,21 @@ pub struct DomainView {
 }
 
 /// A certificate as callers see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateView {
     /// Serial number, hex.
     pub serial: String,
     /// Start of validity.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub not_before: Timestamp,
     /// End of validity.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub not_after: Timestamp,
     /// When renewal is due.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub renewal_due: Timestamp,
     /// When it reached the bucket; `null` while it is on its way.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub published_at: Option<Timestamp>,
 }
 

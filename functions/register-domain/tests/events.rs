@@ -8,7 +8,7 @@ use domains::{
     ZoneSettings,
 };
 use lambda_http::{Body, Request, Response, request};
-use register_domain::{Api, Pace, SystemEntropy, answer, key_sha256};
+use register_domain::{Api, Memory, Pace, SystemEntropy, answer, key_sha256};
 use serde_json::Value;
 use storage::local::{LocalConfig, LocalHome};
 use tempfile::TempDir;
@@ -32,6 +32,8 @@ impl Stand {
         let api = Api {
             table: home.clone(),
             listings: home.clone(),
+            events: home.clone(),
+            documents: home.clone(),
             callers: home.clone(),
             limits: home.clone(),
             policy: HostnamePolicy { operator_zones: vec![zone.clone()], ..HostnamePolicy::default() },
@@ -40,6 +42,7 @@ impl Stand {
             pace: Pace::default(),
             clock,
             entropy: Arc::new(SystemEntropy),
+            memory: Memory::default(),
         };
         Self { api, home, _folder: folder }
     }

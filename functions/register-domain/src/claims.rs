@@ -1,0 +1,150 @@
+//! Domains: registered, listed, shown, checked, removed.
+
+use bytes::Bytes;
+use domains::{Claim, ClaimKey, CommitError, Hostname, Role, State, StateName, TenantId, decide};
+use http::{HeaderValue, Response, StatusCode, header};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Api, Code, DomainView, MAX_BODY_BYTES, Refusal,
+    access::tenant_of,
+    entropy::{new_claim_id, new_token},
+    parameters::Parameter,
+    routes::{Asked, RACES, find_claim, json, take},
+};
+
+/// A page of domains.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DomainPage {
+    /// The domains, in hostname order.
+    pub items: Vec<DomainView>,
+    /// Hand it back for the next page; `null` when this was the last.
+    pub cursor: Option<String>,
+}
+
+/// A domain to register.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewDomain {
+    /// The hostname, in A-labels or as its people write it.
+    hostname: String,
+    /// Whose it is. An operator must say; a tenant's API key speaks for its own tenant.
+    #[schemars(extend("pattern" = TenantId::PATTERN))]
+    tenant: Option<String>,
+}
+
+/// What came of registering a hostname.
+pub(crate) enum Registered {
+    /// A claim was made.
+    New(Claim),
+    /// The claim was there.
+    Known(Claim),
+}
+
+pub(crate) async fn register(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    if asked.body.len() > MAX_BODY_BYTES {
+        let detail = format!("the body has more than {MAX_BODY_BYTES} bytes; one domain needs a hostname and a tenant");
+        return Err(Refusal::new(Code::TooLarge, detail));
+    }
+    let new: NewDomain = serde_json::from_slice(asked.body)
+        .map_err(|error| Refusal::new(Code::InvalidBody, format!("send JSON like {{\"hostname\": \"…\", \"tenant\": \"…\"}}: {error}")))?;
+    match register_one(api, asked.caller, &new.hostname, new.tenant.as_deref()).await? {
+        Registered::Known(claim) => json(StatusCode::OK, &DomainView::of(&claim, &api.zone)),
+        Registered::New(claim) => {
+            let mut response = json(StatusCode::CREATED, &DomainView::of(&claim, &api.zone))?;
+            if let Ok(location) = HeaderValue::from_str(&format!("/v1/domains/{}?tenant={}", claim.key.hostname, claim.key.tenant)) {
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+            Ok(response)
+        }
+    }
+}
+
+/// Registers one hostname, or finds it registered.
+pub(crate) async fn register_one(api: &Api, caller: &domains::Caller, hostname: &str, tenant: Option<&str>) -> Result<Registered, Refusal> {
+    let tenant = tenant_of(caller, tenant)?
+        .ok_or_else(|| Refusal::new(Code::TenantNeeded, "an operator's request must name the `tenant` the domain is for"))?;
+    let key = ClaimKey { hostname: Hostname::parse(hostname, &api.policy)?, tenant };
+    for _ in 0..RACES {
+        let known = api.table.claim(&key).await?;
+        match &known {
+            Some(claim) if claim.is_removed() => {}
+            Some(Claim { state: State::Removing { .. }, .. }) => {
+                let detail = format!("{} is being removed; register it again when that is done, in a few seconds", key.hostname);
+                return Err(Refusal::new(Code::DomainBeingRemoved, detail));
+            }
+            Some(claim) => return Ok(Registered::Known(claim.clone())),
+            None => {}
+        }
+        if caller.role == Role::Tenant {
+            let bucket = format!("claims|{}", key.tenant);
+            take(api, &bucket, api.pace.claims, Code::TooManyClaims, "this tenant registers domains faster than it may").await?;
+        }
+        let entropy = api.entropy.as_ref();
+        let unguessable = |error: String| Refusal::unavailable(&error);
+        let (claim_id, token) = (new_claim_id(entropy).map_err(unguessable)?, new_token(entropy).map_err(unguessable)?);
+        let change = decide::register(key.clone(), claim_id, token, known.as_ref(), &api.looks, api.clock.now());
+        match api.table.commit(&change).await {
+            Ok(()) => return Ok(Registered::New(change.claims[0].item.clone())),
+            Err(CommitError::Conflict) => {}
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+pub(crate) async fn show(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    let claim = find_claim(api, asked).await?;
+    json(StatusCode::OK, &DomainView::of(&claim, &api.zone))
+}
+
+pub(crate) async fn check(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    let mut claim = find_claim(api, asked).await?;
+    let bucket = format!("check|{}", claim.key);
+    take(api, &bucket, api.pace.checks, Code::TooManyChecks, "this domain was checked very often just now").await?;
+    for _ in 0..RACES {
+        let Some(change) = decide::look_now(&claim, api.clock.now()) else { break };
+        match api.table.commit(&change).await {
+            Ok(()) => {
+                claim = change.claims.into_iter().next().map_or(claim, |put| put.item);
+                break;
+            }
+            Err(CommitError::Conflict) => claim = find_claim(api, asked).await?,
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+    json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone))
+}
+
+pub(crate) async fn remove(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    for _ in 0..RACES {
+        let claim = find_claim(api, asked).await?;
+        if matches!(claim.state, State::Removing { .. } | State::Removed { .. }) {
+            return json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone));
+        }
+        let owner = api.table.owner(&claim.key.hostname).await?;
+        let change = decide::request_removal(&claim, owner.as_ref(), api.clock.now());
+        match api.table.commit(&change).await {
+            Ok(()) => return json(StatusCode::ACCEPTED, &DomainView::of(&change.claims[0].item, &api.zone)),
+            Err(CommitError::Conflict) => {}
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+pub(crate) async fn list(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    let tenant = asked.query.tenant(asked.caller)?;
+    let state = match asked.query.text(Parameter::State) {
+        Some(name) => Some(StateName::parse(&name).ok_or_else(|| {
+            let names: Vec<_> = StateName::ALL.iter().map(|state| state.as_str()).collect();
+            Refusal::new(Code::InvalidState, format!("`state` is one of {}", names.join(", ")))
+        })?),
+        None => None,
+    };
+    let limit = asked.query.limit()?;
+    let page = api.listings.claims(tenant.as_ref(), state, asked.query.text(Parameter::Cursor).as_deref(), limit).await?;
+    let items = page.items.iter().map(|claim| DomainView::of(claim, &api.zone)).collect();
+    json(StatusCode::OK, &DomainPage { items, cursor: page.cursor })
+}
