@@ -24,5 +24,6 @@ pub mod product;
 pub mod published;
 pub mod simulation;
 pub mod sizes;
+pub mod tools;
 pub mod visitor;
 pub mod waiting;

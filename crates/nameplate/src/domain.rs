@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use http::{Method, StatusCode};
 use register_domain::DomainView;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
@@ -124,6 +125,16 @@ impl Remote {
         if answer.status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
     }
 
+    /// Where the API is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Asks and reads the answer.
+    pub(crate) async fn read<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Failure> {
+        read(self.ask(method, path, None).await?.body)
+    }
+
     pub(crate) async fn domain(&self, method: Method, hostname: &str, tenant: Option<&str>, tail: &str) -> Result<DomainView, Failure> {
         let answer = self.ask(method, &path(hostname, tenant, tail), None).await?;
         read_domain(answer.body)
@@ -140,6 +151,8 @@ fn refused(answer: &Answer) -> Failure {
         (StatusCode::UNAUTHORIZED, _) => Some("check NAMEPLATE_API_KEY, or the operator.key in the data folder".to_owned()),
         (_, "domain.not_found") => Some("`nameplate domains list` shows what is registered".to_owned()),
         (_, "request.tenant_missing") => Some("add --tenant".to_owned()),
+        (_, "request.invalid_cursor") => Some("leave --after out, or give the cursor with the same --tenant as before".to_owned()),
+        (StatusCode::FORBIDDEN, _) => Some("use an operator's API key".to_owned()),
         (StatusCode::TOO_MANY_REQUESTS, _) => Some("wait a few seconds; the domain is looked at by itself, too".to_owned()),
         (StatusCode::SERVICE_UNAVAILABLE, _) => Some("try again; the log of `nameplate dev` says more".to_owned()),
         _ => None,
@@ -148,6 +161,10 @@ fn refused(answer: &Answer) -> Failure {
 }
 
 fn read_domain(body: Value) -> Result<DomainView, Failure> {
+    read(body)
+}
+
+fn read<T: DeserializeOwned>(body: Value) -> Result<T, Failure> {
     serde_json::from_value(body)
         .map_err(|error| Failure::failed(format!("the API's answer does not read: {error}"), "use one version of command and API"))
 }

@@ -4,12 +4,14 @@
 //! wrong: each error says what happened and what to do next, on stderr.
 
 mod api_server;
+mod ask;
 mod client;
 mod config;
 mod demo_origin;
 mod dev;
 mod dns;
 mod domain;
+mod events;
 mod failure;
 mod files;
 mod screen;
@@ -45,6 +47,10 @@ enum Command {
     /// Registers, shows and removes domains.
     #[command(subcommand)]
     Domains(domain::DomainCommand),
+    /// Prints what happened to all domains.
+    Events(events::EventsCommand),
+    /// Shows the secret path that answers a Caddy's `ask`.
+    Ask(ask::AskCommand),
     /// Edits the demo DNS of `nameplate dev`.
     #[command(subcommand)]
     Dns(dns::DnsCommand),
@@ -83,6 +89,8 @@ async fn run(arguments: Arguments, screen: &Screen) -> Result<(), Failure> {
     match arguments.command {
         Command::Dev => develop(&config, screen).await,
         Command::Domains(command) => domain::run(command, &config, screen).await,
+        Command::Events(command) => events::run(command, &config, screen).await,
+        Command::Ask(command) => ask::run(command, &config, screen).await,
         Command::Dns(command) => dns::run(command, &config, screen).await,
         Command::Config => Ok(()),
     }

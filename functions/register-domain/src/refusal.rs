@@ -62,7 +62,7 @@ codes! {
     /// A parameter stands there more than once.
     DuplicateParameter = 400 "request.duplicate_parameter",
     /// Only a tenant tells which domain or list is meant.
-    TenantNeeded = 400 "request.tenant_needed",
+    TenantNeeded = 422 "request.tenant_needed",
     /// Several tenants claim the hostname; the request must say which is meant.
     TenantMissing = 409 "request.tenant_missing",
     /// The cursor was not made for this list.
