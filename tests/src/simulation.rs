@@ -27,7 +27,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
     PublicKeyData, SerialNumber,
 };
-use register_domain::{Api, Pace, SystemEntropy, key_sha256};
+use register_domain::{Api, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
 use schedule_renewals::ScheduleRenewals;
 use serde_json::{Value, json};
@@ -314,6 +314,8 @@ impl Simulation {
         let api = Api {
             table: Arc::new(home.clone()),
             listings: Arc::new(home.clone()),
+            events: Arc::new(home.clone()),
+            documents: Arc::new(home.clone()),
             callers: Arc::new(home.clone()),
             limits: Arc::new(home.clone()),
             policy: HostnamePolicy::default(),
@@ -322,6 +324,7 @@ impl Simulation {
             pace: Pace::default(),
             clock: clock.clone(),
             entropy: Arc::new(SystemEntropy),
+            memory: Memory::default(),
         };
         let recorder = Arc::new(Recorder { home: home.clone(), passed: Mutex::default() });
         let pipeline = pipeline(&home, &recorder, &dns, &ca, &clock, zone, looks);

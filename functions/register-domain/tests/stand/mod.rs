@@ -21,15 +21,15 @@ use serde_json::Value;
 use storage::local::{LocalConfig, LocalHome};
 use tempfile::TempDir;
 
-pub const OPERATOR: &str = "np_key_of_the_operator";
-pub const TENANT: &str = "np_key_of_brand";
-pub const STARTS_AT: &str = "2026-11-24T10:00:00Z";
+pub(crate) const OPERATOR: &str = "np_key_of_the_operator";
+pub(crate) const TENANT: &str = "np_key_of_brand";
+pub(crate) const STARTS_AT: &str = "2026-11-24T10:00:00Z";
 
 /// How often the table was asked for owners, and whether it answers.
 #[derive(Default)]
-pub struct Reads {
-    pub owners: AtomicUsize,
-    pub fail_owners: AtomicBool,
+pub(crate) struct Reads {
+    pub(crate) owners: AtomicUsize,
+    pub(crate) fail_owners: AtomicBool,
 }
 
 struct CountedTable {
@@ -60,20 +60,20 @@ impl DomainTable for CountedTable {
     }
 }
 
-pub struct Stand {
-    pub api: Api,
-    pub home: Arc<LocalHome>,
-    pub clock: Arc<HandClock>,
-    pub reads: Arc<Reads>,
+pub(crate) struct Stand {
+    pub(crate) api: Api,
+    pub(crate) home: Arc<LocalHome>,
+    pub(crate) clock: Arc<HandClock>,
+    pub(crate) reads: Arc<Reads>,
     _folder: TempDir,
 }
 
 impl Stand {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Api)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Api)) -> Self {
         let folder = TempDir::new().unwrap();
         let clock = Arc::new(HandClock::starting_at(STARTS_AT.parse().unwrap()));
         let home = Arc::new(LocalHome::open(LocalConfig::new(folder.path(), clock.clone() as Arc<dyn Clock>)).unwrap());
@@ -103,7 +103,7 @@ impl Stand {
     }
 
     /// Makes a request; an empty body is `Null`.
-    pub async fn ask(&self, method: Method, path: &str, key: Option<&str>, body: &str) -> (u16, Value) {
+    pub(crate) async fn ask(&self, method: Method, path: &str, key: Option<&str>, body: &str) -> (u16, Value) {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
