@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimId, ClaimKey, Hostname, LookSubject, Nudge, OwnershipToken, Problem, Routing, SiteVersion, Step, TenantId};
+use crate::{ClaimId, ClaimKey, Hostname, LookSubject, Nudge, OwnershipToken, Problem, ProblemCode, Routing, SiteVersion, Step, TenantId};
 
 /// The schema number written with every claim.
 pub const CLAIM_SCHEMA: u16 = 1;
@@ -50,6 +50,20 @@ pub struct Claim {
     pub problem: Option<Problem>,
     /// What the last look saw.
     pub last_look: Option<LastLook>,
+    /// Taken out of service until it is resumed; stands beside the state, and changes neither proof nor certificate.
+    #[serde(default)]
+    pub suspension: Option<Suspension>,
+}
+
+/// The operator took a name out of service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// The site version that takes the site down; `None` when there was no site yet.
+    pub site_version: Option<SiteVersion>,
 }
 
 /// What the last look saw, for people.
@@ -294,6 +308,11 @@ pub struct LookSchedule {
     pub health: Duration,
     /// How far apart the two looks of a change of hands are, at least.
     pub hand_over: Duration,
+    /// How long a served name that leads elsewhere is looked at often. After that it is told once more, and looked at as seldom as a healthy
+    /// one. It is never removed for it.
+    ///
+    /// The default is what others give a moved name before they drop it: Cloudflare for SaaS, validation status (read 2026-11).
+    pub at_risk_grace: Duration,
 }
 
 impl Default for LookSchedule {
@@ -304,6 +323,7 @@ impl Default for LookSchedule {
             claim_life: Duration::from_secs(7 * 86_400),
             health: Duration::from_secs(86_400),
             hand_over: Duration::from_secs(60),
+            at_risk_grace: Duration::from_secs(7 * 86_400),
         }
     }
 }
@@ -386,7 +406,11 @@ impl Claim {
                     (None, Some(poll)) => poll.min(renewal.issuance.next_look),
                     _ => renewal.issuance.next_look,
                 };
-                let mut steps = vec![(Step::IssueCertificate, renewal_at), (Step::VerifyOwnership, *health_look)];
+                let mut steps = vec![(Step::VerifyOwnership, *health_look)];
+                // What is not served needs no renewal; an order under way is finished all the same.
+                if self.suspension.is_none() || renewal.issuance.attempt.is_some() {
+                    steps.push((Step::IssueCertificate, renewal_at));
+                }
                 if let Publication::Due { next_look } = publication {
                     steps.push((Step::PublishSite, *next_look));
                 }
@@ -433,6 +457,20 @@ impl Claim {
     /// Whether the certificate in service replaced an earlier one, which the edge serves until the new one arrives.
     pub fn is_renewed(&self) -> bool {
         matches!(&self.state, State::Active { renewed: true, .. })
+    }
+
+    /// The version as which the bucket shows a suspended site as gone; `None` for any other claim.
+    ///
+    /// It follows from the claim alone. Taken from the owner item, read a moment later, it could be the very version of the site's return,
+    /// which would then never be newer than what is there.
+    pub fn taken_down_at(&self) -> Option<SiteVersion> {
+        let State::Active { certificate, .. } = &self.state else { return None };
+        self.suspension.as_ref().map(|suspension| suspension.site_version.unwrap_or_default().max(certificate.version))
+    }
+
+    /// When the grace of a served name that leads elsewhere ends; `None` while it leads here.
+    pub fn grace_ends(&self, looks: &LookSchedule) -> Option<Timestamp> {
+        self.problem.as_ref().filter(|problem| problem.code == ProblemCode::AtRisk).map(|problem| after(problem.since, looks.at_risk_grace))
     }
 
     /// Whether the claim is over.

@@ -3,6 +3,8 @@
 //! Arrives: a claim, its owner item and what a look or a CA said. Leaves: everything to write, in one transaction, each item on condition
 //! of the version that was read. Goes wrong: nothing here; losing the race for the write means that someone else decided first.
 
+mod suspension;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,8 +12,11 @@ use jiff::Timestamp;
 use crate::{
     Actor, Attempt, CLAIM_SCHEMA, CertificateFacts, Change, Claim, ClaimId, ClaimKey, Disposition, Finding, HistoryEntry, Issuance,
     IssueError, Issued, Judgement, LastLook, LookSchedule, Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication,
-    Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate, TenantId, claim::after, renewal,
+    Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate, Suspension, TenantId, claim::after,
+    renewal,
 };
+
+pub use suspension::{resume, suspend};
 
 /// How long a worker may take before another one may take over, and how failures back off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,8 @@ pub fn register(
         state,
         problem: None,
         last_look: None,
+        // Leaving and coming back is no way around the operator.
+        suspension: tombstone.and_then(|claim| claim.suspension.clone()).map(|known| Suspension { site_version: None, ..known }),
     };
     let history = vec![entry(&claim, "claim_registered", None, now)];
     Change { claims: vec![Put { item: claim, expected: tombstone.map(|claim| claim.version) }], history, ..Change::default() }
@@ -147,7 +154,8 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
         (Routing::Unknown, _) => (claim.problem.clone(), after(now, looks.cap)),
         (_, Some(finding)) => {
             let since = claim.problem.as_ref().filter(|p| p.code == ProblemCode::AtRisk).map_or(now, |p| p.since);
-            let next = looks.next_look(since, now);
+            let grace_ends = after(since, looks.at_risk_grace);
+            let next = if now < grace_ends { looks.next_look(since, now).min(grace_ends) } else { after(now, looks.health) };
             (Some(finding.into_problem(claim.problem.as_ref(), now, next)), next)
         }
         (_, None) => {
@@ -158,7 +166,16 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
     if let State::Active { health_look, .. } = &mut state {
         *health_look = next;
     }
-    rewrite(claim, state, problem, last_look, now, None)
+    let event = grace_event(claim, problem.as_ref(), looks, now);
+    rewrite(claim, state, problem, last_look, now, event)
+}
+
+/// Told once: by the first look that finds the grace over.
+fn grace_event(claim: &Claim, problem: Option<&Problem>, looks: &LookSchedule, now: Timestamp) -> Option<&'static str> {
+    let stays = problem.is_some_and(|problem| problem.code == ProblemCode::AtRisk);
+    let ends = claim.grace_ends(looks).filter(|_| stays)?;
+    let told = claim.last_look.as_ref().is_some_and(|look| look.at >= ends);
+    (now >= ends && !told).then_some("at_risk_grace_ended")
 }
 
 /// Begins a move of the issuance: takes the lease, and stores key and CSR when there are none yet, before anything is asked of the CA.
@@ -270,7 +287,8 @@ pub fn postpone_order(claim: &Claim, judgement: &Judgement, looks: &LookSchedule
     let finding = if active { at_risk(claim, judgement) } else { None }.or_else(|| judgement.finding.clone());
     let problem = dated(finding, claim, now, next_look).or_else(|| claim.problem.clone());
     let last_look = Some(LastLook { at: now, proof: judgement.proof, routing: judgement.routing.clone() });
-    Some(rewrite(claim, state, problem, last_look, now, None))
+    let event = grace_event(claim, problem.as_ref(), looks, now);
+    Some(rewrite(claim, state, problem, last_look, now, event))
 }
 
 /// Records the CA's renewal window, or that it has none; renewal happens at a point of the window that a restart does not move.
@@ -304,7 +322,14 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
     let shows_ours = shown == Some(&claim.key.tenant);
     let mut state = claim.state.clone();
     let event = match &mut state {
-        State::Active { publication, certificate, .. } if shows_ours && certificate.version == version => {
+        State::Active { publication, .. } if shown.is_none() && claim.taken_down_at() == Some(version) => {
+            if !matches!(publication, Publication::Due { .. }) {
+                return None;
+            }
+            *publication = Publication::Done { version, at: now };
+            "site_suspended"
+        }
+        State::Active { publication, certificate, .. } if claim.suspension.is_none() && shows_ours && certificate.version == version => {
             if !matches!(publication, Publication::Due { .. }) {
                 return None;
             }
@@ -480,6 +505,8 @@ fn rewrite(
     let event = match (transition, problem.as_ref().map(|problem| problem.code)) {
         (Some(event), _) => Some(event),
         (None, after) if after == before => None,
+        (None, Some(ProblemCode::AtRisk)) => Some("became_at_risk"),
+        (None, _) if before == Some(ProblemCode::AtRisk) => Some("recovered"),
         (None, Some(_)) => Some("problem_found"),
         (None, None) => Some("problem_cleared"),
     };

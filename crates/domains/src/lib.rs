@@ -17,7 +17,7 @@ mod store;
 
 pub use claim::{
     Attempt, CLAIM_SCHEMA, CertificateFacts, Claim, HistoryEntry, Issuance, LastLook, LookSchedule, Owner, Proof, Publication,
-    RemovalReason, Renewal, State, StateName, StoredCertificate, ZoneSettings,
+    RemovalReason, Renewal, State, StateName, StoredCertificate, Suspension, ZoneSettings,
 };
 pub use clock::{Clock, HandClock, SystemClock};
 pub use decide::IssuancePolicy;

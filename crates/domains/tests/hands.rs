@@ -12,8 +12,8 @@ use std::{
 
 use domains::{
     Answer, ChainEnd, Change, Claim, ClaimId, ClaimKey, Hostname, IssuancePolicy, IssueError, Issued, Judgement, Look, LookSchedule,
-    LookSubject, Observed, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, ServerAnswer, SiteVersion, State, Step, TenantId,
-    Timestamp, ZoneCut, ZoneSettings, decide, judge,
+    LookSubject, Observed, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, ServerAnswer, SiteVersion, State, Step,
+    StoredCertificate, TenantId, Timestamp, ZoneCut, ZoneSettings, decide, judge,
 };
 use proptest::prelude::*;
 
@@ -46,6 +46,8 @@ enum Event {
     SpeakFor(usize, bool),
     Register(usize),
     Remove(usize),
+    Suspend(usize),
+    Resume(usize),
     CheckNow(usize),
     BeginLook(usize),
     EndLook(usize),
@@ -324,6 +326,33 @@ impl World {
         assert!(self.commit(&change, &Because::Asked).is_ok());
     }
 
+    fn suspend(&mut self, index: usize) {
+        let Some(claim) = self.claim(index).cloned() else { return };
+        self.made += 1;
+        let reason = format!("reason {}", self.made);
+        let Some(change) = decide::suspend(&claim, self.owner.as_ref(), &reason, self.now) else { return };
+        assert!(self.commit(&change, &Because::Asked).is_ok());
+    }
+
+    fn resume(&mut self, index: usize) {
+        let Some(claim) = self.claim(index).cloned() else { return };
+        let stored = match &claim.state {
+            State::Active { certificate, .. } => Some(StoredCertificate {
+                hostname: self.hostname.clone(),
+                tenant: self.certificates[&certificate.version].clone(),
+                version: certificate.version,
+                chain: "chain".into(),
+                sealed_key: "sealed".into(),
+                spki_sha256: certificate.spki_sha256.clone(),
+            }),
+            _ => None,
+        };
+        let change = decide::resume(&claim, self.owner.as_ref(), stored.as_ref(), self.now);
+        assert_eq!(change.is_none(), claim.suspension.is_none() || matches!(claim.state, State::Removing { .. } | State::Removed { .. }));
+        let Some(change) = change else { return };
+        assert!(self.commit(&change, &Because::Asked).is_ok());
+    }
+
     fn remove(&mut self, index: usize) {
         let Some(claim) = self.claim(index).cloned() else { return };
         if matches!(claim.state, State::Removing { .. } | State::Removed { .. }) {
@@ -438,6 +467,9 @@ impl World {
         let Some(claim) = self.claim(index).filter(|claim| claim.is_due(Step::PublishSite, self.now)).cloned() else { return };
         let shows = self.owner.as_ref().map(|owner| {
             let owners_claim = owner.tenant.as_ref().map(|tenant| &self.claims[tenant]);
+            if let Some(version) = owners_claim.and_then(|claim| claim.taken_down_at()) {
+                return (version, None);
+            }
             match owners_claim.map(|claim| (&claim.key.tenant, &claim.state)) {
                 Some((tenant, State::Active { certificate, .. })) => (certificate.version, Some(tenant.clone())),
                 _ => (owner.site_version, None),
@@ -480,6 +512,8 @@ impl World {
             Event::SpeakFor(index, by_cname) => self.speak_for(index, by_cname),
             Event::Register(index) => self.register(index),
             Event::Remove(index) => self.remove(index),
+            Event::Suspend(index) => self.suspend(index),
+            Event::Resume(index) => self.resume(index),
             Event::CheckNow(index) => self.check_now(index),
             Event::BeginLook(index) => self.begin_look(index),
             Event::EndLook(index) => self.end_look(index),
@@ -572,6 +606,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         4 => (who(), any::<bool>()).prop_map(|(index, by_cname)| Event::SpeakFor(index, by_cname)),
         5 => who().prop_map(Event::Register),
         2 => who().prop_map(Event::Remove),
+        1 => who().prop_map(Event::Suspend),
+        1 => who().prop_map(Event::Resume),
         2 => who().prop_map(Event::CheckNow),
         6 => who().prop_map(Event::BeginLook),
         6 => who().prop_map(Event::EndLook),
@@ -597,6 +633,7 @@ proptest! {
         }
         for _ in 0..ROUNDS {
             world.register(index);
+            world.resume(index);
             world.speak_for(index, by_cname);
             world.one_round();
         }

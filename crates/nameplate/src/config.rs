@@ -213,6 +213,12 @@ impl Config {
         let life = r.read("looks.claim_life", "168h", "How long a claim may stay unproved.", at_least(Duration::from_secs(60)));
         let health = r.read("looks.health", "24h", "How often the DNS of an active domain is looked at.", at_least(Duration::from_secs(1)));
         let hand_over = r.read("looks.hand_over", "60s", "How far apart the two looks are before a name changes hands.", duration);
+        let grace_at_risk = r.read(
+            "looks.at_risk_grace",
+            "168h",
+            "How long a served domain that leads elsewhere is looked at often; it is never removed for it.",
+            at_least(Duration::from_secs(1)),
+        );
         let lease = r.read("issuance.lease", "60s", "How long one worker may hold an order.", at_least(Duration::from_secs(2)));
         let first_retry =
             r.read("issuance.first_retry", "5s", "The wait after a first failed order; each further one triples it.", duration);
@@ -261,7 +267,7 @@ impl Config {
             },
             policy: HostnamePolicy { operator_zones: vec![zone.clone()], tenant_wildcards: false, allowed_special_use: special? },
             zone: ZoneSettings { zone, txt_prefix: txt_prefix?, edge_addresses: addresses? },
-            looks: LookSchedule { floor, cap, claim_life: life?, health: health?, hand_over: hand_over? },
+            looks: LookSchedule { floor, cap, claim_life: life?, health: health?, hand_over: hand_over?, at_risk_grace: grace_at_risk? },
             issuance: IssuancePolicy { lease: lease?, first_retry: first_retry?, retry_cap: retry_cap? },
             acme_directory: directory?,
             acme_root: root?,

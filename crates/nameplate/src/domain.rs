@@ -69,6 +69,27 @@ pub(crate) enum DomainCommand {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Takes a domain out of service; its proof and certificate are kept.
+    Suspend {
+        /// The hostname.
+        hostname: String,
+        /// Its tenant, where several claim it.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Why; shown with the domain and in its history.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Brings a suspended domain back into service.
+    Resume {
+        /// The hostname.
+        hostname: String,
+        /// Its tenant, where several claim it.
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Removes a domain: route, certificate and key.
     Remove {
         /// The hostname.
@@ -150,6 +171,7 @@ fn refused(answer: &Answer) -> Failure {
     let hint = match (answer.status, text("code").as_str()) {
         (StatusCode::UNAUTHORIZED, _) => Some("check NAMEPLATE_API_KEY, or the operator.key in the data folder".to_owned()),
         (_, "domain.not_found") => Some("`nameplate domains list` shows what is registered".to_owned()),
+        (_, "domain.removed") => Some("`nameplate domains add` registers it anew".to_owned()),
         (_, "request.tenant_missing") => Some("add --tenant".to_owned()),
         (_, "request.invalid_cursor") => Some("leave --after out, or give the cursor with the same --tenant as before".to_owned()),
         (StatusCode::FORBIDDEN, _) => Some("use an operator's API key".to_owned()),
@@ -213,6 +235,22 @@ pub(crate) async fn run(command: DomainCommand, config: &Config, screen: &Screen
             let domain = remote.domain(Method::POST, &hostname, tenant.as_deref(), "/check").await?;
             screen.note("DNS is being looked at now.");
             finish(&remote, domain, &wait, screen, screen.is_json()).await
+        }
+        DomainCommand::Suspend { hostname, tenant, reason } => {
+            let path = path(&hostname, tenant.as_deref(), "/suspend");
+            let domain = read_domain(remote.ask(Method::POST, &path, Some(&json!({ "reason": reason }))).await?.body)?;
+            if screen.is_json() {
+                screen.json(&json!(domain));
+            } else {
+                screen.text(&format!("{} {}; the edge refuses it within seconds", screen.attention("Suspended"), domain.hostname));
+                screen.note(&format!("Next: `nameplate domains resume {}` brings it back with the certificate it has.", domain.hostname));
+            }
+            Ok(())
+        }
+        DomainCommand::Resume { hostname, tenant, wait } => {
+            let domain = remote.domain(Method::POST, &hostname, tenant.as_deref(), "/resume").await?;
+            screen.note("It is on its way back into service.");
+            finish(&remote, domain, &wait, screen, true).await
         }
         DomainCommand::Remove { hostname, tenant, wait } => {
             let mut domain = remote.domain(Method::DELETE, &hostname, tenant.as_deref(), "").await?;
@@ -347,6 +385,15 @@ fn show(domain: &DomainView, screen: &Screen) {
             problem.saw,
             problem.since,
             problem.next_look
+        ));
+    }
+    if let Some(suspension) = &domain.suspension {
+        screen.text(&format!("  {} since {}: {}", screen.attention("suspended"), suspension.since, suspension.reason));
+    }
+    if let Some(at_risk) = &domain.at_risk {
+        screen.text(&format!(
+            "  at risk since {}, looked at often until {}; served until its certificate ends",
+            at_risk.since, at_risk.grace_ends
         ));
     }
     if let Some(certificate) = &domain.certificate {

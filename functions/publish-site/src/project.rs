@@ -7,7 +7,7 @@ use bundles::{Bundle, SealedKey, SiteObject, Tombstone};
 use domains::{Claim, ClaimKey, DomainTable, Hostname, Owner, SiteVersion, State, TenantId, Timestamp};
 use steps::StepFailure;
 
-/// What the bucket should show for one hostname.
+/// What the bucket should show for one hostname. A suspended one is shown as removed: edges then close its connections and refuse its name.
 pub(crate) enum Projection {
     /// This object, as these bytes.
     Site(Box<SiteObject>, Vec<u8>),
@@ -56,11 +56,19 @@ pub(crate) async fn project(table: &dyn DomainTable, claim: &Claim, now: Timesta
         Some(tenant) => table.claim(&ClaimKey { hostname: hostname.clone(), tenant: tenant.clone() }).await?,
         None => None,
     };
+    if let Some(version) = owners_claim.as_ref().and_then(Claim::taken_down_at) {
+        let tombstone = Tombstone { hostname: hostname.clone(), version, removed_at: now.as_second() };
+        return site(SiteObject::Removed(tombstone));
+    }
     let object = match owners_claim.map(|claim| claim.state) {
         Some(State::Active { certificate, .. }) => SiteObject::Present(bundle(table, hostname, certificate.version).await?),
         _ => SiteObject::Removed(tombstone(&owner, now)),
     };
-    let bytes = object.to_bytes().map_err(|error| StepFailure::Defect(format!("{hostname}: {error}")))?;
+    site(object)
+}
+
+fn site(object: SiteObject) -> Result<Projection, StepFailure> {
+    let bytes = object.to_bytes().map_err(|error| StepFailure::Defect(format!("{}: {error}", object.hostname())))?;
     Ok(Projection::Site(Box::new(object), bytes))
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use domains::{ClaimKey, CommitError, DomainTable, Hostname, State, StoreError, Timestamp};
+use domains::{Claim, ClaimKey, CommitError, DomainTable, Hostname, State, StoreError, Timestamp};
 use http::{Response, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -177,7 +177,9 @@ async fn look_up(table: &dyn DomainTable, hostname: &Hostname) -> Result<bool, S
     for name in [Some(hostname.clone()), hostname.covering_wildcard()].into_iter().flatten() {
         let Some(tenant) = table.owner(&name).await?.and_then(|owner| owner.tenant) else { continue };
         let claim = table.claim(&ClaimKey { hostname: name, tenant }).await?;
-        if claim.is_some_and(|claim| !matches!(claim.state, State::Removing { .. } | State::Removed { .. })) {
+        let is_in_service =
+            |claim: Claim| claim.suspension.is_none() && !matches!(claim.state, State::Removing { .. } | State::Removed { .. });
+        if claim.is_some_and(is_in_service) {
             return Ok(true);
         }
     }

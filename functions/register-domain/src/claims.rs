@@ -1,7 +1,7 @@
 //! Domains: registered, listed, shown, checked, removed.
 
 use bytes::Bytes;
-use domains::{Claim, ClaimKey, CommitError, Hostname, Role, State, StateName, TenantId, decide};
+use domains::{Change, Claim, ClaimKey, CommitError, Hostname, Role, State, StateName, TenantId, decide};
 use http::{HeaderValue, Response, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,18 @@ pub(crate) struct NewDomain {
     tenant: Option<String>,
 }
 
+/// A suspension.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewSuspension {
+    /// Why; shown with the domain and in its history.
+    #[schemars(length(min = 1, max = MAX_REASON))]
+    reason: String,
+}
+
+/// The longest reason, in characters.
+const MAX_REASON: usize = 500;
+
 /// What came of registering a hostname.
 pub(crate) enum Registered {
     /// A claim was made.
@@ -50,9 +62,9 @@ pub(crate) async fn register(api: &Api, asked: &Asked<'_>) -> Result<Response<By
     let new: NewDomain = serde_json::from_slice(asked.body)
         .map_err(|error| Refusal::new(Code::InvalidBody, format!("send JSON like {{\"hostname\": \"…\", \"tenant\": \"…\"}}: {error}")))?;
     match register_one(api, asked.caller, &new.hostname, new.tenant.as_deref()).await? {
-        Registered::Known(claim) => json(StatusCode::OK, &DomainView::of(&claim, &api.zone)),
+        Registered::Known(claim) => json(StatusCode::OK, &DomainView::of(&claim, &api.zone, &api.looks)),
         Registered::New(claim) => {
-            let mut response = json(StatusCode::CREATED, &DomainView::of(&claim, &api.zone))?;
+            let mut response = json(StatusCode::CREATED, &DomainView::of(&claim, &api.zone, &api.looks))?;
             if let Ok(location) = HeaderValue::from_str(&format!("/v1/domains/{}?tenant={}", claim.key.hostname, claim.key.tenant)) {
                 response.headers_mut().insert(header::LOCATION, location);
             }
@@ -96,7 +108,7 @@ pub(crate) async fn register_one(api: &Api, caller: &domains::Caller, hostname: 
 
 pub(crate) async fn show(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
     let claim = find_claim(api, asked).await?;
-    json(StatusCode::OK, &DomainView::of(&claim, &api.zone))
+    json(StatusCode::OK, &DomainView::of(&claim, &api.zone, &api.looks))
 }
 
 pub(crate) async fn check(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
@@ -114,19 +126,19 @@ pub(crate) async fn check(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
     }
-    json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone))
+    json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone, &api.looks))
 }
 
 pub(crate) async fn remove(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
     for _ in 0..RACES {
         let claim = find_claim(api, asked).await?;
         if matches!(claim.state, State::Removing { .. } | State::Removed { .. }) {
-            return json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone));
+            return json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone, &api.looks));
         }
         let owner = api.table.owner(&claim.key.hostname).await?;
         let change = decide::request_removal(&claim, owner.as_ref(), api.clock.now());
         match api.table.commit(&change).await {
-            Ok(()) => return json(StatusCode::ACCEPTED, &DomainView::of(&change.claims[0].item, &api.zone)),
+            Ok(()) => return json(StatusCode::ACCEPTED, &DomainView::of(&change.claims[0].item, &api.zone, &api.looks)),
             Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
@@ -145,6 +157,74 @@ pub(crate) async fn list(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>
     };
     let limit = asked.query.limit()?;
     let page = api.listings.claims(tenant.as_ref(), state, asked.query.text(Parameter::Cursor).as_deref(), limit).await?;
-    let items = page.items.iter().map(|claim| DomainView::of(claim, &api.zone)).collect();
+    let items = page.items.iter().map(|claim| DomainView::of(claim, &api.zone, &api.looks)).collect();
     json(StatusCode::OK, &DomainPage { items, cursor: page.cursor })
+}
+
+fn is_over(claim: &Claim) -> bool {
+    matches!(claim.state, State::Removing { .. } | State::Removed { .. })
+}
+
+fn over(claim: &Claim) -> Refusal {
+    let detail = format!("{} is removed, or is being removed; POST /v1/domains registers it anew", claim.key.hostname);
+    Refusal::new(Code::DomainRemoved, detail)
+}
+
+pub(crate) async fn suspend(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    if asked.body.len() > MAX_BODY_BYTES {
+        return Err(Refusal::new(Code::TooLarge, format!("the body has more than {MAX_BODY_BYTES} bytes; a suspension needs a reason")));
+    }
+    let new: NewSuspension = serde_json::from_slice(asked.body)
+        .map_err(|error| Refusal::new(Code::InvalidBody, format!("send JSON like {{\"reason\": \"…\"}}: {error}")))?;
+    if !(1..=MAX_REASON).contains(&new.reason.chars().count()) {
+        return Err(Refusal::new(Code::InvalidReason, format!("`reason` must have 1 to {MAX_REASON} characters")));
+    }
+    for _ in 0..RACES {
+        let claim = find_claim(api, asked).await?;
+        if is_over(&claim) {
+            return Err(over(&claim));
+        }
+        if claim.suspension.as_ref().is_some_and(|suspension| suspension.reason == new.reason) {
+            return json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone, &api.looks));
+        }
+        let owner = api.table.owner(&claim.key.hostname).await?;
+        // None: claim and owner item were read on both sides of someone else's write.
+        let Some(change) = decide::suspend(&claim, owner.as_ref(), &new.reason, api.clock.now()) else { continue };
+        if let Some(view) = commit_first(api, &change).await? {
+            return json(StatusCode::ACCEPTED, &view);
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+pub(crate) async fn resume(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    for _ in 0..RACES {
+        let claim = find_claim(api, asked).await?;
+        if is_over(&claim) {
+            return Err(over(&claim));
+        }
+        if claim.suspension.is_none() {
+            return json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone, &api.looks));
+        }
+        let owner = api.table.owner(&claim.key.hostname).await?;
+        let stored = match &claim.state {
+            State::Active { certificate, .. } => api.table.certificate(&claim.key.hostname, certificate.version).await?,
+            _ => None,
+        };
+        // None: what was read belongs to both sides of someone else's write.
+        let Some(change) = decide::resume(&claim, owner.as_ref(), stored.as_ref(), api.clock.now()) else { continue };
+        if let Some(view) = commit_first(api, &change).await? {
+            return json(StatusCode::ACCEPTED, &view);
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+/// Commits, and shows the claim as written; `None` when someone else wrote first.
+async fn commit_first(api: &Api, change: &Change) -> Result<Option<DomainView>, Refusal> {
+    match api.table.commit(change).await {
+        Ok(()) => Ok(change.claims.first().map(|put| DomainView::of(&put.item, &api.zone, &api.looks))),
+        Err(CommitError::Conflict) => Ok(None),
+        Err(CommitError::Store(error)) => Err(error.into()),
+    }
 }

@@ -33,7 +33,7 @@ pub use feed::{EventPageView, HistoryPage};
 pub use lambda::answer;
 pub use records::{DnsRecord, Path, Purpose, records};
 pub use refusal::{Code, ProblemDocument, Refusal, refuse};
-pub use views::{CertificateView, DomainView};
+pub use views::{AtRiskView, CertificateView, DomainView, SuspensionView};
 
 /// The largest request body read.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;

@@ -8,7 +8,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use crate::{
     AskView, Code, DomainPage, DomainView, EventPageView, HistoryPage,
-    claims::NewDomain,
+    claims::{NewDomain, NewSuspension},
     parameters::Parameter::{self, AfterEvent, AfterNumber, AskDomain, Cursor, Hostname, Limit, Secret, State, Tenant},
 };
 
@@ -68,6 +68,8 @@ pub(crate) enum Operation {
     ShowDomain,
     RemoveDomain,
     CheckDomain,
+    SuspendDomain,
+    ResumeDomain,
     ListHistory,
     ListEvents,
     ShowAsk,
@@ -81,6 +83,8 @@ const DOMAIN_LINKS: &[Link] = &[
     Link { name: "show", to: Operation::ShowDomain, parameters: OF_A_DOMAIN },
     Link { name: "check", to: Operation::CheckDomain, parameters: OF_A_DOMAIN },
     Link { name: "history", to: Operation::ListHistory, parameters: OF_A_DOMAIN },
+    Link { name: "suspend", to: Operation::SuspendDomain, parameters: OF_A_DOMAIN },
+    Link { name: "resume", to: Operation::ResumeDomain, parameters: OF_A_DOMAIN },
     Link { name: "remove", to: Operation::RemoveDomain, parameters: OF_A_DOMAIN },
 ];
 const OF_THE_FIRST: &[(Parameter, &str)] = &[(Hostname, "$response.body#/items/0/hostname"), (Tenant, "$response.body#/items/0/tenant")];
@@ -112,6 +116,8 @@ impl Operation {
         Self::ShowDomain,
         Self::RemoveDomain,
         Self::CheckDomain,
+        Self::SuspendDomain,
+        Self::ResumeDomain,
         Self::ListHistory,
         Self::ListEvents,
         Self::ShowAsk,
@@ -224,6 +230,34 @@ impl Operation {
                 body: None,
                 successes: vec![Success { status: 202, meaning: "The domain, with its next look now.", body: Some(domain) }],
                 codes: of_one_domain(&[Code::TooManyChecks]),
+                links: &[],
+            },
+            Self::SuspendDomain => Description {
+                method: Method::POST,
+                path: "/v1/domains/{hostname}/suspend",
+                id: "suspendDomain",
+                tag: "domains",
+                summary: "Takes a domain out of service, and keeps its proof and its certificate",
+                more: "Within seconds the edge refuses the name and closes its connections. Nothing is renewed meanwhile.",
+                access: Access::Operator,
+                parameters: &[Hostname, Tenant],
+                body: Some((shape::<NewSuspension>, || serde_json::json!({ "reason": "the invoice of October is open" }))),
+                successes: vec![Success { status: 202, meaning: "The domain, suspended.", body: Some(domain) }],
+                codes: of_one_domain(&[Code::InvalidBody, Code::InvalidReason, Code::TooLarge, Code::Incomplete, Code::DomainRemoved]),
+                links: &[Link { name: "resume", to: Self::ResumeDomain, parameters: OF_A_DOMAIN }],
+            },
+            Self::ResumeDomain => Description {
+                method: Method::POST,
+                path: "/v1/domains/{hostname}/resume",
+                id: "resumeDomain",
+                tag: "domains",
+                summary: "Brings a suspended domain back into service",
+                more: "With the certificate it had while that is valid, with a new one otherwise. A domain that is not suspended stays as it is.",
+                access: Access::Operator,
+                parameters: &[Hostname, Tenant],
+                body: None,
+                successes: vec![Success { status: 202, meaning: "The domain, on its way back.", body: Some(domain) }],
+                codes: of_one_domain(&[Code::DomainRemoved]),
                 links: &[],
             },
             Self::ListHistory => Description {

@@ -53,6 +53,8 @@ codes! {
     AuthForbidden = 403 "auth.forbidden",
     /// The body is not the JSON expected here.
     InvalidBody = 400 "request.invalid_body",
+    /// The reason is empty or longer than it may be.
+    InvalidReason = 400 "request.invalid_reason",
     /// The tenant is not a tenant's name.
     InvalidTenant = 400 "request.invalid_tenant",
     /// The state is none that a domain can have.
@@ -103,6 +105,8 @@ codes! {
     DomainNotFound = 404 "domain.not_found",
     /// The domain is being removed; it can be registered again in a few seconds.
     DomainBeingRemoved = 409 "domain.being_removed",
+    /// The domain is removed, or is being removed.
+    DomainRemoved = 409 "domain.removed",
     /// The name is not owned here, or the path is not the secret one.
     AskNo = 404 "ask.no",
     /// The tenant registers domains faster than it may.

@@ -1,6 +1,6 @@
 //! A claim as the API shows it.
 
-use domains::{Claim, Problem, Publication, State, StateName, Timestamp, ZoneSettings};
+use domains::{Claim, LookSchedule, Problem, Publication, State, StateName, Timestamp, ZoneSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,10 +34,35 @@ pub struct DomainView {
     /// When something is looked at next; `null` once it is removed.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_look: Option<Timestamp>,
+    /// Set while the operator has taken it out of service.
+    pub suspension: Option<SuspensionView>,
+    /// Set while it is served and leads elsewhere.
+    pub at_risk: Option<AtRiskView>,
     /// The certificate in service.
     pub certificate: Option<CertificateView>,
     /// Grows with every write.
     pub version: u64,
+}
+
+/// A suspension as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SuspensionView {
+    /// Since when.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub since: Timestamp,
+    /// Why, in the operator's words.
+    pub reason: String,
+}
+
+/// A served domain that leads elsewhere. It is served until its certificate ends, and never removed by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AtRiskView {
+    /// Since when.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub since: Timestamp,
+    /// Until when it is looked at often. Then `at_risk_grace_ended` is told, and it is looked at as seldom as a healthy one.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub grace_ends: Timestamp,
 }
 
 /// A certificate as callers see it.
@@ -61,7 +86,7 @@ pub struct CertificateView {
 
 impl DomainView {
     /// Shows a claim.
-    pub fn of(claim: &Claim, zone: &ZoneSettings) -> Self {
+    pub fn of(claim: &Claim, zone: &ZoneSettings, looks: &LookSchedule) -> Self {
         let path = Path::of(claim);
         let certificate = certificate(&claim.state);
         Self {
@@ -71,6 +96,7 @@ impl DomainView {
             state: claim.state.name(),
             // A renewal on its way does not make a served domain less ready.
             ready: matches!(claim.state, State::Active { .. })
+                && claim.suspension.is_none()
                 && certificate.as_ref().is_some_and(|c| c.published_at.is_some() || claim.is_renewed()),
             since: claim.since,
             created_at: claim.created_at,
@@ -78,6 +104,16 @@ impl DomainView {
             records: if claim.is_removed() { Vec::new() } else { records(claim, zone, path) },
             problem: claim.problem.clone(),
             next_look: claim.next_look(),
+            suspension: claim
+                .suspension
+                .as_ref()
+                .filter(|_| !claim.is_removed())
+                .map(|known| SuspensionView { since: known.since, reason: known.reason.clone() }),
+            at_risk: claim
+                .problem
+                .as_ref()
+                .zip(claim.grace_ends(looks))
+                .map(|(problem, grace_ends)| AtRiskView { since: problem.since, grace_ends }),
             certificate,
             version: claim.version,
         }

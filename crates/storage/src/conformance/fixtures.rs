@@ -42,6 +42,7 @@ pub fn claim(key: ClaimKey, version: u64, next_look: Timestamp) -> Claim {
         state: State::AwaitingProof { expires_at: after(next_look, Duration::from_secs(604_800)), first_proved: None, next_look },
         problem: None,
         last_look: None,
+        suspension: None,
         key,
     }
 }

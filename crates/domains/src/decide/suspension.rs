@@ -1,0 +1,85 @@
+//! Suspending a domain, and resuming it.
+//!
+//! Arrives: a claim, its owner item and, to resume, its certificate. Leaves: a suspension beside the state, and a site version that takes
+//! the site down or brings it back. Goes wrong: nothing; what was removed is neither suspended nor resumed.
+//!
+//! The state, the proof and the certificate stay as they are, so that resuming needs no order. Versions only grow: down is one version
+//! on, and up again another one, which the certificate takes.
+
+use jiff::Timestamp;
+
+use super::rewrite;
+use crate::{Change, Claim, Issuance, Owner, Publication, Put, State, StoredCertificate, Suspension};
+
+fn is_over(claim: &Claim) -> bool {
+    matches!(claim.state, State::Removing { .. } | State::Removed { .. })
+}
+
+/// The owner item one site version on, when the claim's tenant is the owner.
+fn next_site(claim: &Claim, owner: Option<&Owner>) -> Option<Put<Owner>> {
+    let owner = owner.filter(|owner| owner.tenant.as_ref() == Some(&claim.key.tenant))?;
+    let item = Owner::changed(Some(owner), &claim.key.hostname, Some(claim.key.tenant.clone()));
+    Some(Put { item, expected: Some(owner.version) })
+}
+
+/// Takes the name out of service until it is resumed. A certificate on its way comes all the same; none is renewed. `None` when the
+/// claim is over, or suspended already for this reason.
+pub fn suspend(claim: &Claim, owner: Option<&Owner>, reason: &str, now: Timestamp) -> Option<Change> {
+    let before = claim.suspension.as_ref();
+    if is_over(claim) || before.is_some_and(|suspension| suspension.reason == reason) {
+        return None;
+    }
+    let mut state = claim.state.clone();
+    let mut site = None;
+    if let (State::Active { publication, .. }, None) = (&mut state, before) {
+        *publication = Publication::Due { next_look: now };
+        // Without it the claim would be active and not the owner's, which no decision makes.
+        site = Some(next_site(claim, owner)?);
+    }
+    let since = before.map_or(now, |suspension| suspension.since);
+    let site_version = site.as_ref().map(|site| site.item.site_version).or(before.and_then(|suspension| suspension.site_version));
+    let mut change = rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, Some("suspended"));
+    change.claims[0].item.suspension = Some(Suspension { since, reason: reason.to_owned(), site_version });
+    change.history[0].detail = Some(reason.to_owned());
+    change.owner = site;
+    Some(change)
+}
+
+/// Brings the name back into service: at once with the certificate it had while that is valid, with a new one otherwise. `None` when the
+/// claim is over or not suspended, or when `stored` is not the certificate that the claim names.
+pub fn resume(claim: &Claim, owner: Option<&Owner>, stored: Option<&StoredCertificate>, now: Timestamp) -> Option<Change> {
+    claim.suspension.as_ref()?;
+    if is_over(claim) {
+        return None;
+    }
+    let State::Active { proof, certificate, renewal, .. } = &claim.state else {
+        return Some(lifted(claim, claim.state.clone(), now));
+    };
+    if certificate.not_after <= now {
+        let issuance = Issuance { next_look: now, ..renewal.issuance.clone() };
+        let mut change = lifted(claim, State::Issuing { proof: *proof, issuance }, now);
+        change.dropped_certificates = vec![(claim.key.hostname.clone(), certificate.version)];
+        return Some(change);
+    }
+    let stored = stored.filter(|stored| stored.version == certificate.version)?;
+    let site = next_site(claim, owner)?;
+    let version = site.item.site_version;
+    let mut state = claim.state.clone();
+    if let State::Active { certificate, publication, renewed, .. } = &mut state {
+        certificate.version = version;
+        *publication = Publication::Due { next_look: now };
+        // Nothing is served until this is published.
+        *renewed = false;
+    }
+    let mut change = lifted(claim, state, now);
+    change.owner = Some(site);
+    change.dropped_certificates = vec![(claim.key.hostname.clone(), stored.version)];
+    change.certificate = Some(StoredCertificate { version, ..stored.clone() });
+    Some(change)
+}
+
+fn lifted(claim: &Claim, state: State, now: Timestamp) -> Change {
+    let mut change = rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, Some("resumed"));
+    change.claims[0].item.suspension = None;
+    change
+}
