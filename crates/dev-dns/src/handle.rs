@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use hickory_proto::rr::RecordType as WireType;
+use hickory_proto::{op::ResponseCode, rr::RecordType as WireType};
 use tokio::sync::watch;
 
 use crate::{
@@ -141,10 +141,16 @@ impl Zone {
     /// Answers a question, finds the quirk on its way, and takes note of it.
     pub(crate) fn consider(&self, question: &Question, transport: Transport) -> (Answer, Option<Behaviour>) {
         let mut answer = self.read().answer(question);
-        let Question { name, record_type, recursion_desired } = question;
+        let Question { name, record_type, recursion_desired, checking_disabled } = question;
         let quirk = self.quirks.read().unwrap_or_else(PoisonError::into_inner).met(name, *record_type, &answer.answers);
-        if let Some(code) = quirk.and_then(|quirk| quirk.code) {
-            answer = Answer { authoritative: answer.authoritative, ..Answer::bare(code) };
+        if let Some(quirk) = &quirk {
+            answer = match (quirk.code, &quirk.answer) {
+                (Some(code), _) => Answer { authoritative: answer.authoritative, ..Answer::bare(code) },
+                (None, _) if quirk.bogus && *recursion_desired && !checking_disabled => Answer::bare(ResponseCode::ServFail),
+                (None, _) if quirk.lame && !recursion_desired => Answer::bare(ResponseCode::NoError),
+                (None, Some(records)) => Answer { authoritative: true, answers: records.to_vec(), ..Answer::bare(ResponseCode::NoError) },
+                (None, None) => answer,
+            };
         }
         self.observed.note(Query {
             number: 0,
@@ -153,7 +159,7 @@ impl Zone {
             transport,
             recursion_desired: *recursion_desired,
             rcode: code_name(answer.code),
-            dropped: quirk.is_some_and(|quirk| quirk.drop),
+            dropped: quirk.as_ref().is_some_and(|quirk| quirk.drop),
         });
         (answer, quirk)
     }

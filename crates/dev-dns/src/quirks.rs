@@ -3,7 +3,7 @@
 //! Arrives: a [`Quirk`] for a name. Leaves: what to do with a question that meets it. Goes wrong: [`QuirkError`]. Quirks live in memory
 //! only: a restarted server behaves.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use hickory_proto::{
     op::ResponseCode,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     names::{Key, NameError, parse_name, shown},
-    record::RecordType,
+    record::{Record, RecordError, RecordSet, RecordType},
 };
 
 /// The longest delay: past every timeout of a DNS client, and short enough not to pile up questions.
@@ -23,6 +23,8 @@ const CODES: &[&str] =
     &["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE"];
 /// Twelve bits: four in the header, eight in the OPT record. Source: RFC 6891, section 6.1.3.
 const MAX_CODE: u16 = 0xfff;
+/// The TTL of records that a quirk answers with: they may be gone with the next edit.
+const QUIRK_TTL_SECONDS: u32 = 1;
 
 /// What happens to questions for one name, and to those whose aliases lead over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,23 @@ pub struct Quirk {
     /// Over UDP, answer with the TC bit and nothing else, so that the client must come over TCP.
     #[serde(default)]
     pub truncate_udp: bool,
+    /// As a resolver, fail DNSSEC: SERVFAIL to whoever leaves the checking to us, the records to whoever sets CD (RFC 4035, section 5.5).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub bogus: bool,
+    /// The extended error that goes with a failure, by its number (RFC 8914).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ede: Option<u16>,
+    /// As an authority, answer with nothing and without authority, as a server does that was never told of the zone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lame: bool,
+    /// Answer with exactly these records, though the zone would never hold them: a CNAME at an apex, for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answer: Vec<Record>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Why a quirk was refused.
@@ -60,18 +79,26 @@ pub enum QuirkError {
     /// A delay that nobody would wait out.
     #[error("a delay of {0} ms is too long; at most {max} ms", max = MAX_DELAY.as_millis())]
     Delay(u64),
+    /// A record to answer with.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The quirk asks for nothing.
-    #[error("the quirk for {0} does nothing; give it at least one of rcode, delay_ms, drop and truncate_udp")]
+    #[error("the quirk for {0} does nothing; give it at least one of rcode, delay_ms, drop, truncate_udp, bogus, lame and answer")]
     Nothing(String),
 }
 
 /// A quirk ready to be acted on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Behaviour {
     pub(crate) code: Option<ResponseCode>,
     pub(crate) delay: Duration,
     pub(crate) drop: bool,
     pub(crate) truncate_udp: bool,
+    pub(crate) bogus: bool,
+    pub(crate) ede: Option<u16>,
+    pub(crate) lame: bool,
+    /// `None` leaves the answer to the zone.
+    pub(crate) answer: Option<Arc<[Answered]>>,
 }
 
 /// All quirks in force.
@@ -90,11 +117,16 @@ impl Quirks {
             delay: Duration::from_millis(quirk.delay_ms.unwrap_or_default()),
             drop: quirk.drop,
             truncate_udp: quirk.truncate_udp,
+            bogus: quirk.bogus,
+            ede: quirk.ede,
+            lame: quirk.lame,
+            answer: if quirk.answer.is_empty() { None } else { Some(records(&quirk.answer)?) },
         };
         if behaviour.delay > MAX_DELAY {
             return Err(QuirkError::Delay(quirk.delay_ms.unwrap_or_default()));
         }
-        if behaviour.code.is_none() && behaviour.delay.is_zero() && !behaviour.drop && !behaviour.truncate_udp {
+        let misbehaves = behaviour.drop || behaviour.truncate_udp || behaviour.bogus || behaviour.lame || behaviour.answer.is_some();
+        if behaviour.code.is_none() && behaviour.delay.is_zero() && !misbehaves {
             return Err(QuirkError::Nothing(shown(&name)));
         }
         let quirk = Quirk { name: shown(&name), ..quirk };
@@ -134,8 +166,18 @@ impl Quirks {
     fn at(&self, name: &Name, wanted: WireType) -> Option<Behaviour> {
         let key: Box<[u8]> = Key::of(name).full().into();
         let exact = self.0.get(&(key.clone(), Some(wanted)));
-        exact.or_else(|| self.0.get(&(key, None))).map(|(_, behaviour)| *behaviour)
+        exact.or_else(|| self.0.get(&(key, None))).map(|(_, behaviour)| behaviour.clone())
     }
+}
+
+/// Records as answers carry them, each under its own name.
+fn records(records: &[Record]) -> Result<Arc<[Answered]>, RecordError> {
+    let mut answers = Vec::new();
+    for record in records {
+        let (owner, set) = RecordSet::parse(record)?;
+        answers.extend(set.rdata().map(|data| Answered::from_rdata(owner.clone(), set.ttl.unwrap_or(QUIRK_TTL_SECONDS), data.clone())));
+    }
+    Ok(answers.into())
 }
 
 fn parse_code(text: &str) -> Result<ResponseCode, QuirkError> {

@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{NameError, parse_name, shown};
 
+mod service;
+
 /// The longest time to live. Source: RFC 2181, section 8.
 const MAX_TTL_SECONDS: u32 = i32::MAX as u32;
 /// The most bytes in one character-string. Source: RFC 1035, section 3.3.
@@ -57,6 +59,12 @@ pub enum RecordType {
     Caa,
     /// The name is an alias of another.
     Cname,
+    /// A zone's public key, as DNSSEC publishes it. Nothing here signs with it.
+    Dnskey,
+    /// What a zone's parent says of its key (RFC 4034, section 5).
+    Ds,
+    /// Where browsers find the name's HTTPS service (RFC 9460).
+    Https,
     /// Where mail goes.
     Mx,
     /// A zone's name servers, or a delegation when it stands below an apex.
@@ -75,7 +83,7 @@ pub enum RecordError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// The type is not one that the zone stores.
-    #[error("`{0}` is not a record type of this server; use one of A, AAAA, CAA, CNAME, MX, NS, SOA, TXT")]
+    #[error("`{0}` is not a record type of this server; use one of A, AAAA, CAA, CNAME, DNSKEY, DS, HTTPS, MX, NS, SOA, TXT")]
     UnknownType(String),
     /// The text is not data of its type.
     #[error("{name} {record_type}: `{text}` does not fit: {reason}")]
@@ -160,6 +168,9 @@ impl RecordType {
             Self::Aaaa => "AAAA",
             Self::Caa => "CAA",
             Self::Cname => "CNAME",
+            Self::Dnskey => "DNSKEY",
+            Self::Ds => "DS",
+            Self::Https => "HTTPS",
             Self::Mx => "MX",
             Self::Ns => "NS",
             Self::Soa => "SOA",
@@ -173,6 +184,9 @@ impl RecordType {
             Self::Aaaa => WireType::AAAA,
             Self::Caa => WireType::CAA,
             Self::Cname => WireType::CNAME,
+            Self::Dnskey => WireType::DNSKEY,
+            Self::Ds => WireType::DS,
+            Self::Https => WireType::HTTPS,
             Self::Mx => WireType::MX,
             Self::Ns => WireType::NS,
             Self::Soa => WireType::SOA,
@@ -195,7 +209,8 @@ impl FromStr for RecordType {
     type Err = RecordError;
 
     fn from_str(text: &str) -> Result<Self, RecordError> {
-        let all = [Self::A, Self::Aaaa, Self::Caa, Self::Cname, Self::Mx, Self::Ns, Self::Soa, Self::Txt];
+        let all =
+            [Self::A, Self::Aaaa, Self::Caa, Self::Cname, Self::Dnskey, Self::Ds, Self::Https, Self::Mx, Self::Ns, Self::Soa, Self::Txt];
         all.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| RecordError::UnknownType(excerpt(text)))
     }
 }
@@ -325,6 +340,9 @@ fn parse_value(record_type: RecordType, text: &str) -> Result<Value, String> {
         RecordType::Mx => parse_mx(text)?,
         RecordType::Soa => parse_soa(text)?,
         RecordType::Caa => parse_caa(text)?,
+        RecordType::Dnskey => service::parse_dnskey(text)?,
+        RecordType::Ds => service::parse_ds(text)?,
+        RecordType::Https => service::parse_https(text)?,
         RecordType::Txt => parse_txt(text)?,
     };
     Ok(Value { text, rdata })

@@ -12,7 +12,7 @@ use std::{
 
 use hickory_proto::{
     op::{Edns, Header, HeaderCounts, Metadata, OpCode, ResponseCode},
-    rr::{DNSClass, Record as Answered, RecordType as WireType},
+    rr::{DNSClass, Record as Answered, RecordType as WireType, rdata::opt::EdnsOption},
     serialize::binary::BinEncoder,
 };
 use hickory_server::{
@@ -35,6 +35,8 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 const TCP_BUFFERED_ANSWERS: usize = 64;
 /// How often a free port number is looked for that both transports can have.
 const PORT_ATTEMPTS: usize = 32;
+/// The EDNS option of an extended error. Source: RFC 8914, section 2.
+const EXTENDED_ERROR: u16 = 15;
 /// The largest datagram sent, whatever the client would take.
 const MAX_UDP_BYTES: u16 = 4096;
 
@@ -93,6 +95,7 @@ impl RequestHandler for Handler {
         };
         let mut reply = Reply::new(request, answer);
         if let Some(quirk) = quirk {
+            reply.explain(quirk.ede);
             tokio::time::sleep(quirk.delay).await;
             if quirk.drop {
                 return reply.unsent();
@@ -131,6 +134,7 @@ fn question(request: &Request) -> Result<Question, ResponseCode> {
         name: query.original().name().clone(),
         record_type: query.query_type(),
         recursion_desired: request.metadata.recursion_desired,
+        checking_disabled: request.metadata.checking_disabled,
     })
 }
 
@@ -147,6 +151,14 @@ impl Reply {
             edns
         });
         Self { metadata, edns, answer }
+    }
+
+    /// Says why it failed, to who understands EDNS.
+    fn explain(&mut self, ede: Option<u16>) {
+        let failed = self.metadata.response_code == ResponseCode::ServFail;
+        if let (Some(code), Some(edns), true) = (ede, &mut self.edns, failed) {
+            edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, code.to_be_bytes().to_vec()));
+        }
     }
 
     /// Makes the answer fit into a datagram: without glue first, then as an invitation to come over TCP (RFC 2181, section 9).

@@ -36,6 +36,8 @@ pub(crate) struct Question {
     pub(crate) record_type: WireType,
     /// Whether the client wants the whole chain (RD), or what this name's zone says.
     pub(crate) recursion_desired: bool,
+    /// Whether the client checks DNSSEC itself (CD).
+    pub(crate) checking_disabled: bool,
 }
 
 /// What a question gets.

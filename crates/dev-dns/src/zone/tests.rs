@@ -35,7 +35,7 @@ fn record(name: &str, record_type: &str, data: &[&str]) -> Record {
 }
 
 fn ask(contents: &Contents, name: &str, record_type: WireType, recursion_desired: bool) -> Answer {
-    contents.answer(&Question { name: Name::from_ascii(name).unwrap(), record_type, recursion_desired })
+    contents.answer(&Question { name: Name::from_ascii(name).unwrap(), record_type, recursion_desired, checking_disabled: false })
 }
 
 /// Owner, type and data of each record, one after the other.
