@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimId, ClaimKey, Hostname, LookSubject, Nudge, OwnershipToken, Problem, ProblemCode, Routing, SiteVersion, Step, TenantId};
+use crate::{
+    CaaIssuer, ClaimId, ClaimKey, Hostname, LookSubject, Nudge, OwnershipToken, Problem, ProblemCode, Routing, SiteVersion, Step, TenantId,
+};
 
 /// The schema number written with every claim.
 pub const CLAIM_SCHEMA: u16 = 1;
@@ -292,6 +294,9 @@ pub struct ZoneSettings {
     pub txt_prefix: String,
     /// The edge's addresses, for names that cannot have a CNAME.
     pub edge_addresses: Vec<IpAddr>,
+    /// The CAs as CAA records would name them.
+    #[serde(default)]
+    pub issuers: Vec<CaaIssuer>,
 }
 
 /// How often DNS is looked at: a share of the time waited so far, between a floor and a cap, so that a change made soon is seen soon and
@@ -451,6 +456,7 @@ impl Claim {
             txt_name: zone.txt_name(&self.key.hostname),
             token: self.token.clone(),
             edge_addresses: zone.edge_addresses.clone(),
+            issuers: zone.issuers.clone(),
         }
     }
 

@@ -137,7 +137,8 @@ pub fn after_look(
         }
         State::AwaitingRouting { proof, .. } => {
             if judgement.routing.is_ours() {
-                return Some(rewrite(claim, issuing(*proof, now), None, last_look, now, Some("routing_seen")));
+                let (state, problem) = ready_to_issue(claim, *proof, judgement, looks, now);
+                return Some(rewrite(claim, state, problem, last_look, now, Some("routing_seen")));
             }
             let state = State::AwaitingRouting { proof: *proof, next_look };
             Some(rewrite(claim, state, dated(judgement.finding.clone(), claim, now, next_look), last_look, now, None))
@@ -159,8 +160,21 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
             (Some(finding.into_problem(claim.problem.as_ref(), now, next)), next)
         }
         (_, None) => {
-            let healed = |problem: &Problem| matches!(problem.code, ProblemCode::AtRisk | ProblemCode::Contested);
-            (claim.problem.clone().filter(|problem| !healed(problem)), after(now, looks.health))
+            let healed =
+                |problem: &Problem| matches!(problem.code, ProblemCode::AtRisk | ProblemCode::Contested) || problem.code.is_of_a_look();
+            let stays = claim.problem.clone().filter(|problem| !healed(problem));
+            match (&judgement.obstacle, &judgement.advice) {
+                // Served, and renewal would be refused: looked at again as closely as a name that left.
+                (Some(obstacle), _) => {
+                    let since = claim.problem.as_ref().filter(|problem| problem.code == obstacle.code).map_or(now, |problem| problem.since);
+                    let next = looks.next_look(since, now);
+                    (dated(Some(obstacle.clone()), claim, now, next), next)
+                }
+                (None, advice) => {
+                    let next = after(now, looks.health);
+                    (stays.or_else(|| dated(advice.clone(), claim, now, next)), next)
+                }
+            }
         }
     };
     if let State::Active { health_look, .. } = &mut state {
@@ -276,7 +290,7 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     Some(rewrite(claim, state, problem, claim.last_look.clone(), now, None))
 }
 
-/// Records that the look before an order found the name leading elsewhere: no order is made.
+/// Records that the look before an order found the name leading elsewhere, or something for which the CA would refuse: no order is made.
 pub fn postpone_order(claim: &Claim, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
     let active = matches!(state, State::Active { .. });
@@ -284,7 +298,8 @@ pub fn postpone_order(claim: &Claim, judgement: &Judgement, looks: &LookSchedule
     let since = claim.problem.as_ref().map_or(now, |problem| problem.since);
     let next_look = looks.next_look(since, now);
     issuance.next_look = next_look;
-    let finding = if active { at_risk(claim, judgement) } else { None }.or_else(|| judgement.finding.clone());
+    let obstacle = judgement.obstacle.clone().filter(|_| judgement.routing.is_ours());
+    let finding = if active { at_risk(claim, judgement) } else { None }.or(obstacle).or_else(|| judgement.finding.clone());
     let problem = dated(finding, claim, now, next_look).or_else(|| claim.problem.clone());
     let last_look = Some(LastLook { at: now, proof: judgement.proof, routing: judgement.routing.clone() });
     let event = grace_event(claim, problem.as_ref(), looks, now);
@@ -346,8 +361,12 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, Some(event)))
 }
 
-fn issuing(proof: Proof, now: Timestamp) -> State {
-    State::Issuing { proof, issuance: Issuance { next_look: now, attempt: None, failures: 0 } }
+/// Proved and routed: the order comes at once, unless the look saw what would make the CA refuse.
+fn ready_to_issue(claim: &Claim, proof: Proof, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> (State, Option<Problem>) {
+    let next_look = if judgement.may_order() { now } else { looks.next_look(now, now) };
+    let state = State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0 } };
+    let told = judgement.obstacle.clone().or_else(|| judgement.advice.clone());
+    (state, dated(told, claim, now, next_look))
 }
 
 /// The claim becomes the owner; whoever owned the name before ends in the same write.
@@ -363,7 +382,7 @@ fn win(
     now: Timestamp,
 ) -> Change {
     let (state, problem) = if judgement.routing.is_ours() {
-        (issuing(proof, now), None)
+        ready_to_issue(claim, proof, judgement, looks, now)
     } else {
         let next_look = looks.next_look(now, now);
         (State::AwaitingRouting { proof, next_look }, dated(judgement.finding.clone(), claim, now, next_look))

@@ -27,6 +27,21 @@ pub struct LookSubject {
     pub token: OwnershipToken,
     /// The edge's addresses, for names routed without a visible CNAME.
     pub edge_addresses: Vec<IpAddr>,
+    /// The CAs that may be asked for the certificate, as CAA records would name them. Empty: CAA is read, and nobody is missed in it.
+    #[serde(default)]
+    pub issuers: Vec<CaaIssuer>,
+}
+
+/// A CA as CAA records name it, with our account there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaaIssuer {
+    /// The names it answers to: its directory's `caaIdentities` (RFC 8555, section 9.7.6).
+    pub identities: Vec<String>,
+    /// Our account's URL, which `accounturi` may name (RFC 8657, section 3); `None` while there is none, when nothing is held against it.
+    #[serde(default)]
+    pub account_uri: Option<String>,
+    /// The challenges we answer, which `validationmethods` may name (RFC 8657, section 4).
+    pub methods: Vec<String>,
 }
 
 impl LookSubject {
@@ -53,6 +68,8 @@ pub enum Failure {
     },
     /// The server's address is not on the public internet.
     NotGlobal,
+    /// The server's name has no address.
+    NoAddress,
     /// The look's budget of queries or time was spent.
     BudgetSpent,
 }
@@ -144,8 +161,65 @@ pub struct Look {
     pub txt: Observed,
     /// TXT at the proof's name with the zone's apex repeated; asked only when the TXT is missing.
     pub txt_doubled: Option<Observed>,
+    /// What was asked only because of the answers above.
+    #[serde(default)]
+    pub further: Further,
     /// How many queries the look sent.
     pub queries: u32,
+}
+
+/// What a look asks only where the first answers made it worth asking.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Further {
+    /// CAA as the resolver shows it, from the hostname upwards to the first name that has some (RFC 8659, section 3); asked when the name
+    /// is proved and leads here.
+    pub caa: Vec<Asked>,
+    /// HTTPS at the hostname, as the resolver shows it; asked when the name leads here by its own addresses.
+    pub https: Option<Asked>,
+    /// Asked when the resolver fails: whether DNSSEC is why, and where.
+    pub dnssec: Option<Dnssec>,
+    /// CNAME at the hostname with the zone's apex repeated, where there is one.
+    pub cname_doubled: Option<Asked>,
+    /// What a name beside the hostname gets that nobody created: something only where a wildcard answers.
+    pub wildcard: Option<Asked>,
+    /// CNAME where a zone begins and none can stand, as one of the zone's servers shows it.
+    pub apex_cname: Option<Asked>,
+}
+
+/// One question to one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The name asked about.
+    pub name: String,
+    /// Who was asked: a server as in [`ServerAnswer`], or `resolver`.
+    pub server: String,
+    /// What was said.
+    pub answer: Answer,
+}
+
+/// Why a validating resolver may have failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dnssec {
+    /// The question that failed, `CNAME shop.brand.com`.
+    pub question: String,
+    /// The resolver's answer to it without checking signatures (CD, RFC 4035, section 3.2.2).
+    pub unchecked: Answer,
+    /// The reasons the resolver gave with its failure, by number (RFC 8914).
+    pub extended_errors: Vec<u16>,
+    /// The zones on the way to the name, from the registered domain downwards.
+    pub zones: Vec<SignedZone>,
+}
+
+/// One zone's link in the chain of DNSSEC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedZone {
+    /// The zone's apex.
+    pub apex: String,
+    /// What the parent says of its keys: `tag algorithm digest-type digest`.
+    pub ds: Answer,
+    /// The keys it has: `tag algorithm sha256-digest`.
+    pub dnskey: Answer,
 }
 
 /// A zone and the servers its parent delegates it to.

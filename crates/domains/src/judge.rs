@@ -10,8 +10,14 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, ChainEnd, ClaimId, Failure, Finding, Look, LookSubject, Observed, ProblemCode, Proof};
+use crate::{
+    Answer, ChainEnd, ClaimId, Failure, Finding, Look, LookSubject, Observed, ProblemCode, Proof,
+    networks::{Proxy, is_private, proxy_of},
+};
 
+mod advice;
+mod caa;
+mod dnssec;
 mod findings;
 
 /// Where the hostname leads.
@@ -48,8 +54,20 @@ pub struct Judgement {
     pub routing: Routing,
     /// Every TXT value at the proof's name that either side shows: another claim's token among them means that it has not left.
     pub txt_values: Vec<String>,
-    /// Why there is no proof, or, once proved, why the name does not lead here.
+    /// The first thing to tell people: why there is no proof; once proved, why the name does not lead here; once it does, the obstacle to
+    /// an order; and when there is none, the advice.
     pub finding: Option<Finding>,
+    /// Why a CA would refuse although the name leads here.
+    pub obstacle: Option<Finding>,
+    /// What hurts without stopping anything; looked for only where nothing else is in the way.
+    pub advice: Option<Finding>,
+}
+
+impl Judgement {
+    /// Whether an order would be worth making: the name leads here, and nothing seen makes the CA refuse.
+    pub fn may_order(&self) -> bool {
+        self.routing.is_ours() && self.obstacle.is_none()
+    }
 }
 
 /// Judges a look.
@@ -67,8 +85,11 @@ pub fn judge(look: &Look, subject: &LookSubject) -> Judgement {
         None => Some(case.unproved(cname, txt, &routing, misled)),
         Some(_) => misled,
     };
+    let obstacle = case.caa();
+    let advice = if finding.is_none() && obstacle.is_none() { case.advice() } else { None };
+    let finding = finding.or_else(|| obstacle.clone()).or_else(|| advice.clone());
     let values: BTreeSet<String> = voices(&look.txt).flat_map(Answer::records).map(|value| token_of(value).to_owned()).collect();
-    Judgement { proof, routing, txt_values: values.into_iter().collect(), finding }
+    Judgement { proof, routing, txt_values: values.into_iter().collect(), finding, obstacle, advice }
 }
 
 /// What both voices together say about one thing that a record may show.
@@ -133,6 +154,10 @@ enum Addresses {
     Elsewhere,
     /// The A records are right or absent, and an AAAA record is not the edge's.
     AaaaElsewhere,
+    /// To a proxying CDN.
+    Proxied(&'static Proxy),
+    /// To addresses that nobody outside a network of somebody's own reaches.
+    Private,
 }
 
 /// Where the name leads, and, when that is not here, what to do about it.
@@ -185,6 +210,10 @@ impl<'l> Case<'l> {
     }
 
     fn routing_without_our_target(&self) -> Route {
+        let answered = from_authority(&self.look.a).any(|answer| answer.failure().is_none());
+        if let Some(asked) = self.look.further.apex_cname.as_ref().filter(|asked| answered && !asked.answer.records().is_empty()) {
+            return (Routing::Elsewhere, Some(self.cname_at_apex(asked)));
+        }
         if !self.subject.can_be_alias() {
             return self.routing_by_address();
         }
@@ -207,10 +236,13 @@ impl<'l> Case<'l> {
         match (self.look.chain_end, self.addresses(&self.look.a.resolver, &self.look.aaaa.resolver)) {
             (ChainEnd::Loop, _) => elsewhere(ProblemCode::DnsCnameLoop),
             (ChainEnd::TooLong, _) => elsewhere(ProblemCode::DnsCnameTooLong),
-            (_, Err(failure)) => unknown(self.resolver_fails(failure, &self.cname())),
+            (_, Err(failure)) => unknown(self.target_fails(failure)),
             (ChainEnd::Unknown, _) => unknown(self.resolver_fails(&Failure::Unreachable, &self.cname())),
             (ChainEnd::Complete, Ok(Addresses::Edge)) => (Routing::EdgeAddresses, None),
             (ChainEnd::Complete, Ok(Addresses::None)) => (Routing::Nowhere, Some(self.wrong_cname(ProblemCode::DnsCnameDangling))),
+            (ChainEnd::Complete, Ok(_)) if self.is_a_wildcards(&self.look.cname) => {
+                (Routing::Elsewhere, Some(self.wildcard_elsewhere(&self.look.cname, "CNAME")))
+            }
             (ChainEnd::Complete, Ok(_)) => elsewhere(ProblemCode::DnsCnameElsewhere),
         }
     }
@@ -234,8 +266,12 @@ impl<'l> Case<'l> {
             return unknown(self.authority_fails(failure, a, &record));
         };
         if !seen.contains(&Addresses::Edge) {
-            let routing = if first == Addresses::None { Routing::Nowhere } else { Routing::Elsewhere };
-            return (routing, Some(self.wrong_addresses(first)));
+            return match first {
+                Addresses::None if self.wildcard_is_off() => (Routing::Nowhere, Some(self.wildcard_switched_off())),
+                Addresses::None => (Routing::Nowhere, Some(self.wrong_addresses(first))),
+                _ if self.is_a_wildcards(a) => (Routing::Elsewhere, Some(self.wildcard_elsewhere(a, "A"))),
+                _ => (Routing::Elsewhere, Some(self.wrong_addresses(first))),
+            };
         }
         if seen.iter().any(|addresses| *addresses != Addresses::Edge) {
             return unknown(self.servers_disagree(a, &record));
@@ -256,9 +292,32 @@ impl<'l> Case<'l> {
             (_, 0, _, 1..) => Addresses::AaaaElsewhere,
             (0, ..) => Addresses::None,
             (_, 0, ..) => Addresses::Edge,
-            (all, foreign, ..) if all == foreign => Addresses::Elsewhere,
+            (all, strays, ..) if all == strays => self.elsewhere(a),
             _ => Addresses::Mixed,
         })
+    }
+
+    /// What kind of elsewhere it is, when every address is of that kind.
+    fn elsewhere(&self, a: &Answer) -> Addresses {
+        let addresses: Vec<IpAddr> = a.records().iter().filter_map(|address| address.parse().ok()).collect();
+        let proxy = addresses.first().and_then(|address| proxy_of(*address));
+        match proxy {
+            Some(proxy) if addresses.iter().all(|address| proxy_of(*address) == Some(proxy)) => Addresses::Proxied(proxy),
+            _ if !addresses.is_empty() && addresses.iter().all(|address| is_private(*address)) => Addresses::Private,
+            _ => Addresses::Elsewhere,
+        }
+    }
+
+    /// Whether a name beside the hostname, which nobody created, gets the very same: then a wildcard speaks, and the hostname has no record.
+    fn is_a_wildcards(&self, observed: &Observed) -> bool {
+        let beside = self.look.further.wildcard.as_ref().map_or(&[][..], |asked| asked.answer.records());
+        !beside.is_empty() && from_authority(observed).filter(|answer| answer.failure().is_none()).all(|answer| answer.records() == beside)
+    }
+
+    /// Whether a wildcard answers beside the hostname, and the TXT below the hostname keeps it from answering for it (RFC 4592, section 2.2.2).
+    fn wildcard_is_off(&self) -> bool {
+        let beside = self.look.further.wildcard.as_ref().is_some_and(|asked| !asked.answer.records().is_empty());
+        beside && self.prefers_cname() && from_authority(&self.look.txt).any(|answer| !answer.records().is_empty())
     }
 
     fn is_edge(&self, address: &str) -> bool {
@@ -307,6 +366,7 @@ fn vagueness(failure: &Failure) -> u8 {
         Failure::Malformed { .. } => 2,
         Failure::Unreachable => 3,
         Failure::NotGlobal => 4,
-        Failure::BudgetSpent => 5,
+        Failure::NoAddress => 5,
+        Failure::BudgetSpent => 6,
     }
 }

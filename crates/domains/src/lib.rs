@@ -9,6 +9,8 @@ mod hostname;
 mod ids;
 mod issuer;
 mod judge;
+/// Whose addresses are whose: proxies by their published ranges, and networks nobody outside can reach.
+pub mod networks;
 mod nudge;
 mod problem;
 mod renewal;
@@ -21,7 +23,10 @@ pub use claim::{
 };
 pub use clock::{Clock, HandClock, SystemClock};
 pub use decide::IssuancePolicy;
-pub use dns::{Answer, ChainEnd, Failure, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, ZoneCut};
+pub use dns::{
+    Answer, Asked, CaaIssuer, ChainEnd, Dnssec, Failure, Further, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, SignedZone,
+    ZoneCut,
+};
 pub use hostname::{Hostname, HostnameError, HostnamePolicy, MAX_HOSTNAME_BYTES};
 pub use ids::{ClaimId, ClaimKey, IdError, OwnershipToken, SiteVersion, TenantId};
 pub use issuer::{Disposition, IssueError, Issued, Issuer, PreparedKey, RenewalWindow};

@@ -20,11 +20,11 @@ pub enum Actor {
 }
 
 macro_rules! problem_codes {
-    ($($(#[$doc:meta])* $variant:ident = $code:literal),+ $(,)?) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal),+ $(,)?) => {
         /// A stable code for what stands in a domain's way; clients may branch on it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         pub enum ProblemCode {
-            $($(#[$doc])* #[serde(rename = $code)] $variant,)+
+            $($(#[doc = $doc])+ #[serde(rename = $code)] $variant,)+
         }
 
         impl ProblemCode {
@@ -34,6 +34,11 @@ macro_rules! problem_codes {
             /// The code as clients see it.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $code),+ }
+            }
+
+            /// What it means, in one sentence: the text of the documentation's table.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),*).trim_ascii()),+ }
             }
         }
     };
@@ -52,6 +57,8 @@ problem_codes! {
     DnsTxtMismatch = "dns.txt_mismatch",
     /// The TXT record stands at a name with the zone repeated, as some panels do.
     DnsTxtDoubled = "dns.txt_doubled",
+    /// A CNAME to our target stands at the hostname with the zone repeated, as some panels do.
+    DnsCnameDoubled = "dns.cname_doubled",
     /// The CNAME points somewhere that is not ours.
     DnsCnameElsewhere = "dns.cname_elsewhere",
     /// The CNAME points at a target of ours that belongs to another or an older claim.
@@ -62,12 +69,28 @@ problem_codes! {
     DnsCnameTooLong = "dns.cname_too_long",
     /// The CNAME chain ends at a name without an address.
     DnsCnameDangling = "dns.cname_dangling",
+    /// The hostname's CNAME resolves, and the name it leads to belongs to a zone that fails.
+    DnsCnameTargetFails = "dns.cname_target_fails",
+    /// A CNAME stands where a zone begins, beside records that must be there.
+    DnsCnameAtApex = "dns.cname_at_apex",
+    /// The name leads here by addresses, and the CNAME that would prove it is hidden: the provider answers with the target's addresses.
+    DnsCnameFlattened = "dns.cname_flattened",
+    /// A wildcard of the customer's zone answers for the hostname, and leads elsewhere.
+    DnsWildcardElsewhere = "dns.wildcard_elsewhere",
+    /// The TXT below the hostname made the name exist, so the zone's wildcard no longer answers for it.
+    DnsWildcardSwitchedOff = "dns.wildcard_switched_off",
     /// The name's A records are not the edge's.
     DnsAddressElsewhere = "dns.address_elsewhere",
     /// Some A records are the edge's and some are not.
     DnsAddressMixed = "dns.address_mixed",
+    /// The name's addresses belong to a proxying CDN, which answers in our place.
+    DnsProxied = "dns.proxied",
+    /// The name's addresses are private, loopback or link-local: nobody outside that network reaches them.
+    DnsAddressPrivate = "dns.address_private",
     /// The A records are right, but an AAAA record leads elsewhere, and CAs try IPv6 first.
     DnsAaaaElsewhere = "dns.aaaa_elsewhere",
+    /// The name leads here, but its HTTPS record sends browsers elsewhere.
+    DnsHttpsElsewhere = "dns.https_elsewhere",
     /// Proved, but neither CNAME nor address leads to the edge yet.
     DnsRoutingMissing = "dns.routing_missing",
     /// The zone's name servers answer SERVFAIL.
@@ -80,16 +103,42 @@ problem_codes! {
     DnsMalformed = "dns.malformed",
     /// The zone's name servers have only addresses that are not on the public internet.
     DnsServerNotGlobal = "dns.server_not_global",
+    /// A name server that the zone names has no address.
+    DnsServerMissing = "dns.server_missing",
+    /// Some of the zone's name servers do not serve it, though others do.
+    DnsServerLame = "dns.server_lame",
     /// The zone's name servers do not agree with each other.
     DnsServersDisagree = "dns.servers_disagree",
     /// The authority has the record; the public resolver does not show it yet.
     DnsPropagating = "dns.propagating",
-    /// The public resolver fails for the name, as it does for a broken DNSSEC chain.
+    /// The public resolver still shows the record; the zone's servers no longer have it.
+    DnsRecordWithdrawn = "dns.record_withdrawn",
+    /// The zone's signatures do not verify (DNSSEC), and neither its keys nor their dates say why.
+    DnssecBogus = "dns.dnssec_bogus",
+    /// The zone's signatures are past their date, or not valid yet.
+    DnssecExpired = "dns.dnssec_expired",
+    /// The zone's parent announces a key (DS) that the zone does not have.
+    DnssecKeyMismatch = "dns.dnssec_key_mismatch",
+    /// The zone's parent announces that it is signed, and its records or its denials carry no signature.
+    DnssecUnsigned = "dns.dnssec_unsigned",
+    /// The authority answers; the public resolver fails for the name, and not because of DNSSEC.
     DnsResolverServfail = "dns.resolver_servfail",
     /// The public resolver could not be reached, or refuses to answer us.
     DnsResolverUnreachable = "dns.resolver_unreachable",
     /// The look needed more queries or time than one look may spend.
     DnsTooManyQueries = "dns.too_many_queries",
+    /// CAA records name other CAs only.
+    CaaForbids = "caa.forbids",
+    /// CAA records name our CA, for another account.
+    CaaForbidsAccount = "caa.forbids_account",
+    /// CAA records name our CA, for challenges that we do not answer.
+    CaaForbidsMethod = "caa.forbids_method",
+    /// CAA records allow our CA for names, and not for wildcards.
+    CaaForbidsWildcard = "caa.forbids_wildcard",
+    /// CAA records carry a critical property that no CA knows.
+    CaaCriticalUnknown = "caa.critical_unknown",
+    /// The question for CAA records fails, which CAs take for a no.
+    CaaUnreadable = "caa.unreadable",
     /// The name is proved and served for another tenant.
     ClaimedElsewhere = "claim.claimed_elsewhere",
     /// Another tenant proved the name; unless this tenant's records stay, it changes hands.
@@ -154,6 +203,13 @@ pub struct Finding {
     pub expected: String,
     /// What was there.
     pub saw: String,
+}
+
+impl ProblemCode {
+    /// Whether a look at DNS finds it, so that the next look says whether it still stands.
+    pub fn is_of_a_look(self) -> bool {
+        self.as_str().starts_with("dns.") || self.as_str().starts_with("caa.")
+    }
 }
 
 impl Finding {

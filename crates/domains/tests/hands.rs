@@ -93,6 +93,7 @@ impl Dns {
             aaaa: observed(hostname, Answer::NoData),
             txt: observed(&subject.txt_name, records(self.texts.iter().cloned().collect())),
             txt_doubled: None,
+            further: domains::Further::default(),
             queries: 6,
         }
     }
@@ -170,6 +171,7 @@ impl World {
                 zone: Hostname::parse_name("edge.saas.net").unwrap(),
                 txt_prefix: "_nameplate".into(),
                 edge_addresses: vec![EDGE.parse::<IpAddr>().unwrap()],
+                issuers: Vec::new(),
             },
             looks: LookSchedule::default(),
             policy: IssuancePolicy { retry_cap: Duration::from_secs(3600), ..IssuancePolicy::default() },

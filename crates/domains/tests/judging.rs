@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 use domains::{
-    Answer, ChainEnd, ClaimId, Failure, Hostname, Look, LookSubject, Observed, OwnershipToken, Proof, Routing, ServerAnswer, ZoneCut, judge,
+    Answer, Asked, CaaIssuer, ChainEnd, ClaimId, Dnssec, Failure, Further, Hostname, Look, LookSubject, Observed, OwnershipToken, Proof,
+    Routing, ServerAnswer, SignedZone, ZoneCut, judge,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -19,7 +20,22 @@ const CNAMES: &[&str] = &[
     "xours.t.edge.acme-saas.io.evil.com",
 ];
 const TXTS: &[&str] = &[TOKEN, "\"np-ours\"", " np-ours ", "np-theirs", "NP-OURS", "np-ours2", "", "\u{fffd}\u{0}\r\n", "v=spf1 -all"];
-const ADDRESSES: &[&str] = &["52.1.2.3", "52.1.2.4", "203.0.113.80", "2600:1f00::3", "2a00:1450::80", "not an address"];
+const CAAS: &[&str] = &[
+    "0 issue \"ca.net\"",
+    "0 issue \";\"",
+    "128 tbs \"?\"",
+    "0 issuewild \"other.net\"",
+    "0 issue \"ca.net; accounturi=x; accounturi=y\"",
+    "0 issue \"ca.net; validationmethods=dns-01\"",
+    "x",
+    "",
+    "0 issue \"\u{0}\u{7}\"",
+];
+const HTTPS: &[&str] = &["1 .", "0 cdn.rival.net", "1 . 52.1.2.3", "1 . 203.0.113.80", "", "\r\n"];
+const DSS: &[&str] = &["7 13 2 aa", "8 13 1 bb", "", "x"];
+const KEYS: &[&str] = &["7 13 aa", "8 13 cc", "", "x"];
+const ADDRESSES: &[&str] =
+    &["52.1.2.3", "104.16.0.1", "10.0.0.7", "52.1.2.4", "203.0.113.80", "2600:1f00::3", "2a00:1450::80", "not an address"];
 
 fn subject(hostname: &str) -> LookSubject {
     LookSubject {
@@ -30,6 +46,11 @@ fn subject(hostname: &str) -> LookSubject {
         txt_name: format!("_nameplate.{}", hostname.trim_start_matches("*.")),
         token: OwnershipToken::parse(TOKEN).unwrap(),
         edge_addresses: ["52.1.2.3", "52.1.2.4", "2600:1f00::3"].map(|address| address.parse().unwrap()).into(),
+        issuers: vec![CaaIssuer {
+            identities: vec!["ca.net".into()],
+            account_uri: Some("https://ca.net/acct/7".into()),
+            methods: vec!["http-01".into()],
+        }],
     }
 }
 
@@ -44,6 +65,7 @@ fn failures() -> impl Strategy<Value = Failure> {
         Just(Failure::Unreachable),
         "\\PC{0,40}|[\\x00-\\x1f]{0,9}".prop_map(|detail| Failure::Malformed { detail }),
         Just(Failure::NotGlobal),
+        Just(Failure::NoAddress),
         Just(Failure::BudgetSpent),
     ]
 }
@@ -65,6 +87,24 @@ fn observed(values: &'static [&'static str]) -> impl Strategy<Value = Observed> 
     })
 }
 
+fn asked(values: &'static [&'static str]) -> impl Strategy<Value = Asked> {
+    answers(values).prop_map(|answer| Asked { name: "asked.brand.com".into(), server: "resolver".into(), answer })
+}
+
+fn furthers() -> impl Strategy<Value = Further> {
+    let zone = (answers(DSS), answers(KEYS)).prop_map(|(ds, dnskey)| SignedZone { apex: "brand.com".into(), ds, dnskey });
+    let dnssec = (answers(CNAMES), vec(0..26_u16, 0..=2), vec(zone, 0..=2)).prop_map(|(unchecked, extended_errors, zones)| Dnssec {
+        question: "CNAME asked.brand.com".into(),
+        unchecked,
+        extended_errors,
+        zones,
+    });
+    let others = (option::of(asked(CNAMES)), option::of(asked(ADDRESSES)), option::of(asked(CNAMES)));
+    (vec(asked(CAAS), 0..=3), option::of(asked(HTTPS)), option::of(dnssec), others).prop_map(
+        |(caa, https, dnssec, (cname_doubled, wildcard, apex_cname))| Further { caa, https, dnssec, cname_doubled, wildcard, apex_cname },
+    )
+}
+
 fn looks() -> impl Strategy<Value = Look> {
     let zone = prop_oneof![
         6 => select(&["brand.com", "shop.brand.com"][..]).prop_map(|apex| Ok(ZoneCut { apex: apex.into(), servers: vec!["ns0".into()] })),
@@ -73,8 +113,8 @@ fn looks() -> impl Strategy<Value = Look> {
     let end = select(&[ChainEnd::Complete, ChainEnd::Complete, ChainEnd::Loop, ChainEnd::TooLong, ChainEnd::Unknown][..]);
     let chain = vec(select(CNAMES).prop_map(str::to_owned), 0..=3);
     let (a, aaaa) = (observed(ADDRESSES), observed(ADDRESSES));
-    (zone, observed(CNAMES), chain, end, a, aaaa, observed(TXTS), option::of(observed(TXTS))).prop_map(
-        |(zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled)| Look {
+    (zone, observed(CNAMES), chain, end, a, aaaa, observed(TXTS), option::of(observed(TXTS)), furthers()).prop_map(
+        |(zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, further)| Look {
             zone,
             cname,
             chain,
@@ -83,6 +123,7 @@ fn looks() -> impl Strategy<Value = Look> {
             aaaa,
             txt,
             txt_doubled,
+            further,
             queries: 0,
         },
     )
@@ -149,9 +190,12 @@ proptest! {
     #[test]
     fn whatever_is_not_proved_and_routed_says_why_and_what_to_do(look in looks(), subject in subjects()) {
         let judged = judge(&look, &subject);
-        prop_assert_eq!(judged.finding.is_none(), judged.proof.is_some() && judged.routing.is_ours(), "{:?}", &judged);
+        let fine = judged.proof.is_some() && judged.routing.is_ours();
+        prop_assert!(fine || judged.finding.is_some(), "{:?}", &judged);
+        prop_assert!(!fine || judged.finding == judged.obstacle.clone().or(judged.advice.clone()), "{:?}", &judged);
+        prop_assert_eq!(judged.may_order(), judged.routing.is_ours() && judged.obstacle.is_none());
         if let Some(finding) = judged.finding {
-            prop_assert!(finding.code.as_str().starts_with("dns."));
+            prop_assert!(finding.code.is_of_a_look());
             prop_assert!(finding.action.contains(&finding.about), "{:?}", finding);
             prop_assert!(!finding.expected.is_empty() && !finding.saw.is_empty(), "{:?}", finding);
             prop_assert!(finding.saw.chars().count() < 1100 && !finding.saw.contains(char::is_control), "{:?}", finding);
@@ -201,6 +245,7 @@ proptest! {
             Failure::Unreachable => "dns.unreachable",
             Failure::Malformed { .. } => "dns.malformed",
             Failure::NotGlobal => "dns.server_not_global",
+            Failure::NoAddress => "dns.server_missing",
             Failure::BudgetSpent => "dns.too_many_queries",
         };
         prop_assert_eq!(code, own);
@@ -235,6 +280,7 @@ fn a_token_of_one_tenant_never_proves_the_claim_of_another() {
         aaaa: none("shop.brand.com"),
         txt: answers("_nameplate.shop.brand.com", "np-theirs"),
         txt_doubled: None,
+        further: Further::default(),
         queries: 0,
     };
     assert_eq!(judge(&look, &a).proof, Some(Proof::Txt));

@@ -19,7 +19,9 @@
 
 mod budget;
 mod config;
+mod dnssec;
 mod exchange;
+mod further;
 mod global;
 mod look;
 mod reading;

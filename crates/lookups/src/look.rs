@@ -5,12 +5,14 @@
 //! 1. the resolver: CNAME at the hostname (never at a registered domain, which cannot have one), TXT at the proof's name
 //! 2. the resolver: the zone's servers, then their addresses where they did not come along
 //! 3. every server: the same two questions
-//! 4. addresses, only while no CNAME leads to a target; the panel's doubled name, only while neither proof is in sight
+//! 4. addresses, only while no CNAME leads to a target; the panel's doubled names, only while neither proof is in sight
+//! 5. what [`crate::further`] makes of these: CAA and HTTPS where the name leads here, a wildcard where it does not, DNSSEC where the
+//!    resolver fails
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domains::{Answer, ChainEnd, Failure, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, ZoneCut};
+use domains::{Answer, Asked, ChainEnd, Failure, Further, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, ZoneCut};
 use futures_util::future::{join, join_all};
 use hickory_proto::{
     op::Message,
@@ -21,6 +23,7 @@ use crate::{
     LookupConfig,
     budget::Budget,
     exchange::{Exchange, Question},
+    further::First,
     reading::{self, MAX_CHAIN, Voice, text_of},
     zone::{Server, Zone},
 };
@@ -56,22 +59,22 @@ pub(crate) struct Walk<'l> {
 }
 
 /// What one server said in the first round of questions to it.
-struct Said {
-    server: Server,
+pub(crate) struct Said {
+    pub(crate) server: Server,
     /// `None` at an apex, where it is not asked.
-    cname: Option<Answer>,
-    txt: Answer,
+    pub(crate) cname: Option<Answer>,
+    pub(crate) txt: Answer,
 }
 
 /// The names a look asks about.
-struct Names {
-    hostname: Name,
+pub(crate) struct Names {
+    pub(crate) hostname: Name,
     /// `None` when the proof's name does not fit into DNS.
-    txt: Option<Name>,
+    pub(crate) txt: Option<Name>,
     /// Whether the hostname can have a CNAME.
-    aliasable: bool,
-    /// The name nothing above which is asked about.
-    floor: Name,
+    pub(crate) aliasable: bool,
+    /// The name nothing above which is asked about, but for CAA.
+    pub(crate) floor: Name,
 }
 
 impl Walk<'_> {
@@ -89,7 +92,7 @@ impl Walk<'_> {
 
         let zone = self.find_zone(names.closest_zone(cname.as_ref()), &names.floor).await;
         let servers = match &zone {
-            Ok(zone) => self.servers(zone).await,
+            Ok(zone) => self.servers(zone, &names.hostname).await,
             Err(_) => Vec::new(),
         };
         let said = join_all(servers.into_iter().map(|server| self.first_round(server, &names))).await;
@@ -104,11 +107,13 @@ impl Walk<'_> {
             authority: said.iter().map(|said| said.server.says(said.txt.clone())).collect(),
             resolver: txt,
         };
-        let ((a, aaaa, chain, chain_end), txt_doubled) =
+        let ((a, aaaa, chain, chain_end), (txt_doubled, cname_doubled)) =
             join(self.addresses(subject, &names, &cname, &said), self.doubled(subject, &names, &cname, &txt, &said, zone.as_ref().ok()))
                 .await;
+        let first = First { subject, names: &names, cname: &cname, txt: &txt, a: &a, aaaa: &aaaa, chain: &chain, said: &said };
+        let further = Further { cname_doubled, ..self.further(&first, zone.as_ref().ok()).await };
         let zone = zone.map(|zone| ZoneCut { apex: text_of(&zone.apex), servers: zone.servers.iter().map(text_of).collect() });
-        Look { zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, queries: self.budget.sent() }
+        Look { zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, further, queries: self.budget.sent() }
     }
 
     async fn first_round(&self, server: Server, names: &Names) -> Said {
@@ -199,7 +204,7 @@ impl Walk<'_> {
         }
     }
 
-    /// TXT at the proof's name with the zone repeated; `None` unless something stands there. One server is enough to tell.
+    /// TXT and CNAME with the zone repeated after their names; `None` unless something stands there. One server is enough to tell.
     async fn doubled(
         &self,
         subject: &LookSubject,
@@ -208,37 +213,49 @@ impl Walk<'_> {
         txt: &Observed,
         said: &[Said],
         zone: Option<&Zone>,
-    ) -> Option<Observed> {
+    ) -> (Option<Observed>, Option<Asked>) {
         let in_sight = from_authority(txt).chain([&txt.resolver]).any(|answer| !answer.records().is_empty());
-        if in_sight || shows_target(cname, subject) {
-            return None;
-        }
-        let name = names.txt.as_ref()?.clone().append_domain(&zone?.apex).ok()?;
-        let server = &said.iter().find(|said| said.txt.failure().is_none())?.server;
-        let answer = self.at_server(server, &name, RecordType::TXT).await;
-        if answer.records().is_empty() {
-            return None;
-        }
-        let resolver = self.at_resolver(Some(&name), RecordType::TXT).await;
-        Some(Observed { name: text_of(&name), authority: vec![server.says(answer)], resolver })
+        let usable = said.iter().find(|said| said.txt.failure().is_none());
+        let (Some(zone), Some(Said { server, .. }), false) = (zone, usable, in_sight || shows_target(cname, subject)) else {
+            return (None, None);
+        };
+        let doubled = |name: &Name| name.clone().append_domain(&zone.apex).ok();
+        let at_txt = async {
+            let name = doubled(names.txt.as_ref()?)?;
+            let answer = self.at_server(server, &name, RecordType::TXT).await;
+            if answer.records().is_empty() {
+                return None;
+            }
+            let resolver = self.at_resolver(Some(&name), RecordType::TXT).await;
+            Some(Observed { name: text_of(&name), authority: vec![server.says(answer)], resolver })
+        };
+        let at_hostname = async {
+            let name = doubled(&names.hostname).filter(|_| names.aliasable)?;
+            let answer = self.at_server(server, &name, RecordType::CNAME).await;
+            is_target(&answer, subject).then(|| server.asked(&name, answer))
+        };
+        join(at_txt, at_hostname).await
     }
 
     pub(crate) async fn ask_resolver(&self, question: Question<'_>) -> Result<Message, Failure> {
         self.exchange.ask(self.config.resolver, question, &self.budget).await
     }
 
-    async fn at_resolver(&self, name: Option<&Name>, record_type: RecordType) -> Answer {
+    pub(crate) async fn at_resolver(&self, name: Option<&Name>, record_type: RecordType) -> Answer {
         let Some(name) = name else { return unaskable() };
         reading::answer(&self.ask_resolver(checked(name, record_type)).await, name, record_type, Voice::Resolver)
     }
 
-    async fn at_server(&self, server: &Server, name: &Name, record_type: RecordType) -> Answer {
+    pub(crate) async fn at_server(&self, server: &Server, name: &Name, record_type: RecordType) -> Answer {
+        reading::answer(&self.reply_of(server, name, record_type).await, name, record_type, Voice::Authority)
+    }
+
+    pub(crate) async fn reply_of(&self, server: &Server, name: &Name, record_type: RecordType) -> Result<Message, Failure> {
         let question = Question { name, record_type, recursive: false, unchecked: false };
-        let reply = match &server.address {
+        match &server.address {
             Ok(address) => self.exchange.ask(*address, question, &self.budget).await,
             Err(failure) => Err(failure.clone()),
-        };
-        reading::answer(&reply, name, record_type, Voice::Authority)
+        }
     }
 
     fn unaskable(&self, subject: &LookSubject) -> Look {
@@ -253,6 +270,7 @@ impl Walk<'_> {
             aaaa: observed(hostname),
             txt: observed(&subject.txt_name),
             txt_doubled: None,
+            further: Further::default(),
             queries: 0,
         }
     }
@@ -291,6 +309,10 @@ impl Server {
     fn says(&self, answer: Answer) -> ServerAnswer {
         ServerAnswer { server: self.label.to_string(), answer }
     }
+
+    pub(crate) fn asked(&self, name: &Name, answer: Answer) -> Asked {
+        Asked { name: text_of(name), server: self.label.to_string(), answer }
+    }
 }
 
 impl Said {
@@ -308,7 +330,7 @@ fn is_target(answer: &Answer, subject: &LookSubject) -> bool {
 }
 
 /// Whether anybody shows a CNAME to a target.
-fn shows_target(cname: &Observed, subject: &LookSubject) -> bool {
+pub(crate) fn shows_target(cname: &Observed, subject: &LookSubject) -> bool {
     is_target(&cname.resolver, subject) || from_authority(cname).any(|answer| is_target(answer, subject))
 }
 
@@ -319,7 +341,7 @@ fn target_settles_it(cname: &Observed, subject: &LookSubject) -> bool {
         || is_target(&cname.resolver, subject) && from_authority(cname).all(|answer| answer.failure().is_some())
 }
 
-fn from_authority(observed: &Observed) -> impl Iterator<Item = &Answer> {
+pub(crate) fn from_authority(observed: &Observed) -> impl Iterator<Item = &Answer> {
     observed.authority.iter().map(|said| &said.answer)
 }
 
@@ -329,7 +351,7 @@ fn nowhere(cname: &Observed) -> bool {
 }
 
 /// A question about the records under judgement, which must pass whatever the resolver checks.
-fn checked(name: &Name, record_type: RecordType) -> Question<'_> {
+pub(crate) fn checked(name: &Name, record_type: RecordType) -> Question<'_> {
     Question { name, record_type, recursive: true, unchecked: false }
 }
 
@@ -337,7 +359,7 @@ fn unaskable() -> Answer {
     Answer::Failed(Failure::Malformed { detail: "the name does not fit into DNS".into() })
 }
 
-fn fqdn(name: &str) -> Option<Name> {
+pub(crate) fn fqdn(name: &str) -> Option<Name> {
     let mut name = Name::from_ascii(name).ok()?;
     name.set_fqdn(true);
     Some(name)

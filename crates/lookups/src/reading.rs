@@ -8,8 +8,13 @@ use std::net::IpAddr;
 use domains::{Answer, ChainEnd, Failure};
 use hickory_proto::{
     op::{Message, ResponseCode},
-    rr::{DNSClass, Name, RData, Record, RecordType},
+    rr::{
+        DNSClass, Name, RData, Record, RecordType,
+        rdata::{HTTPS, opt::EdnsOption, svcb::SvcParamValue},
+    },
 };
+
+use crate::dnssec;
 
 /// How many CNAMEs are followed. Source: what resolvers follow differs, from 8 (BIND 9, Let's Encrypt's own limit is 10) upwards; a longer
 /// chain fails somewhere.
@@ -33,8 +38,8 @@ pub(crate) fn text_of(name: &Name) -> String {
 
 /// Reads the answer to a question for `record_type` at `name`.
 ///
-/// Addresses are looked for at the end of the CNAME chain, as far as the message shows it; TXT and CNAME at the name itself only, since
-/// what stands behind an alias is somebody else's to write.
+/// Addresses and CAA are looked for at the end of the CNAME chain, as far as the message shows it (for CAA: RFC 8659, section 3); everything
+/// else at the name itself only, since what stands behind an alias is somebody else's to write.
 pub(crate) fn answer(reply: &Result<Message, Failure>, name: &Name, record_type: RecordType, voice: Voice) -> Answer {
     let message = match reply {
         Ok(message) => message,
@@ -45,7 +50,7 @@ pub(crate) fn answer(reply: &Result<Message, Failure>, name: &Name, record_type:
     }
     let aliases = chain(message, name).0;
     let owner = match (record_type, aliases.last()) {
-        (RecordType::A | RecordType::AAAA, Some(last)) => last,
+        (RecordType::A | RecordType::AAAA | RecordType::CAA, Some(last)) => last,
         _ => name,
     };
     let mut records: Vec<String> =
@@ -127,7 +132,7 @@ pub(crate) fn refusal(message: &Message, voice: Voice) -> Option<Failure> {
     }
 }
 
-fn at<'m>(message: &'m Message, owner: &Name) -> impl Iterator<Item = &'m Record> {
+pub(crate) fn at<'m>(message: &'m Message, owner: &Name) -> impl Iterator<Item = &'m Record> {
     message.answers.iter().filter(move |record| record.dns_class == DNSClass::IN && record.name == *owner)
 }
 
@@ -137,6 +142,37 @@ fn text(data: &RData) -> Option<String> {
         RData::AAAA(address) => Some(address.0.to_string()),
         RData::CNAME(target) => Some(text_of(&target.0)),
         RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+        RData::CAA(caa) => Some(format!("{} {} \"{}\"", caa.flags(), caa.tag, String::from_utf8_lossy(&caa.value))),
+        RData::HTTPS(https) => Some(service(https)),
+        RData::Unknown { code: RecordType::DS, rdata } => dnssec::ds_text(&rdata.anything),
         _ => None,
     }
 }
+
+/// `priority target [hint …]`: what an HTTPS record says of where the service is; what it says of protocols leads nowhere.
+fn service(https: &HTTPS) -> String {
+    let target = if https.target_name.is_root() { ".".to_owned() } else { text_of(&https.target_name) };
+    let hints = https.svc_params.iter().flat_map(|(_, value)| match value {
+        SvcParamValue::Ipv4Hint(hint) => hint.0.iter().map(|address| address.0.to_string()).collect::<Vec<_>>(),
+        SvcParamValue::Ipv6Hint(hint) => hint.0.iter().map(|address| address.0.to_string()).collect(),
+        _ => Vec::new(),
+    });
+    [https.svc_priority.to_string(), target].into_iter().chain(hints).collect::<Vec<_>>().join(" ")
+}
+
+/// The reasons that come with a failure. Source: RFC 8914, section 2.
+pub(crate) fn extended_errors(message: &Message) -> Vec<u16> {
+    let options = message.edns.iter().flat_map(|edns| edns.options().options.iter());
+    let mut codes: Vec<u16> = options
+        .filter_map(|(_, option)| match option {
+            EdnsOption::Unknown(EXTENDED_ERROR, data) => Some(u16::from_be_bytes([*data.first()?, *data.get(1)?])),
+            _ => None,
+        })
+        .collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes
+}
+
+/// The EDNS option of an extended error. Source: RFC 8914, section 2.
+const EXTENDED_ERROR: u16 = 15;

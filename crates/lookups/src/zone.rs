@@ -28,6 +28,10 @@ use crate::{
 /// How many of a zone's servers are asked: the first by name, so that two looks ask the same. Zones have two to four as a rule, and what
 /// differs between more than that is seen by asking again.
 const MAX_SERVERS: usize = 4;
+/// Up to so many labels a hostname leaves room for all of [`MAX_SERVERS`] servers, even when their addresses must be asked for one by one.
+const SHALLOW_LABELS: usize = 4;
+/// A server costs five queries at most, so for about every four labels more one server less is asked.
+const LABELS_PER_SERVER: usize = 4;
 
 /// A zone as the resolver shows it.
 #[derive(Debug)]
@@ -80,8 +84,11 @@ impl Walk<'_> {
     }
 
     /// Finds where the zone's servers are, at most [`MAX_SERVERS`] of them, one address each. Servers that share one are one.
-    pub(crate) async fn servers(&self, zone: &Zone) -> Vec<Server> {
-        let found = join_all(zone.servers.iter().take(MAX_SERVERS).map(|name| self.server(zone, name))).await;
+    pub(crate) async fn servers(&self, zone: &Zone, hostname: &Name) -> Vec<Server> {
+        // Every label of a deep name is one more name to climb over for CAA, and the queries of a look are counted.
+        let depth = usize::from(hostname.num_labels()).saturating_sub(SHALLOW_LABELS);
+        let asked = MAX_SERVERS.saturating_sub(depth.div_ceil(LABELS_PER_SERVER)).max(1);
+        let found = join_all(zone.servers.iter().take(asked).map(|name| self.server(zone, name))).await;
         let mut servers: Vec<Server> = Vec::with_capacity(found.len());
         for server in found {
             if server.address.is_err() || !servers.iter().any(|known| known.address == server.address) {
@@ -94,12 +101,14 @@ impl Walk<'_> {
     async fn server(&self, zone: &Zone, name: &Name) -> Server {
         let text = text_of(name);
         let mut addresses = reading::addresses_of(&zone.message, name);
-        let mut failure = Failure::Unreachable;
+        let mut failure = Failure::NoAddress;
         for record_type in [RecordType::A, RecordType::AAAA] {
             if addresses.is_empty() {
                 match self.ask_resolver(infrastructure(name, record_type)).await {
+                    Ok(message) if reading::refusal(&message, Voice::Resolver).is_some() => failure = Failure::Unreachable,
                     Ok(message) => addresses = reading::addresses_of(&message, name),
                     Err(spent @ Failure::BudgetSpent) => failure = spent,
+                    Err(_) if failure == Failure::NoAddress => failure = Failure::Unreachable,
                     Err(_) => {}
                 }
             }
@@ -118,6 +127,6 @@ impl Walk<'_> {
 
 /// A question on the way to the records under judgement. What the servers then say is checked by the resolver's own answer, so broken
 /// signatures need not hide them.
-fn infrastructure(name: &Name, record_type: RecordType) -> Question<'_> {
+pub(crate) fn infrastructure(name: &Name, record_type: RecordType) -> Question<'_> {
     Question { name, record_type, recursive: true, unchecked: true }
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use domains::{Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
+use domains::{CaaIssuer, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
 
 /// Everything `nameplate dev` can be told.
 #[derive(Clone, Debug)]
@@ -230,6 +230,12 @@ impl Config {
             "That CA's root certificate, PEM, when no public root signs it.",
             optional(parsed::<PathBuf>("a path")),
         );
+        let caa = r.read(
+            "acme.caa_identities",
+            "letsencrypt.org",
+            "The names by which CAA records allow the CA, comma-separated: its directory's caaIdentities.",
+            list::<String>("a name"),
+        );
         let lifetime = r.read("acme.lifetime", "2160h", "How long the local CA's certificates live.", at_least(Duration::from_secs(30)));
         let dns_server = r.read("dns.server", "", "A DNS server to ask instead of the demo DNS.", optional(address()));
         let origin_url =
@@ -266,7 +272,12 @@ impl Config {
                 origin: origin?,
             },
             policy: HostnamePolicy { operator_zones: vec![zone.clone()], tenant_wildcards: false, allowed_special_use: special? },
-            zone: ZoneSettings { zone, txt_prefix: txt_prefix?, edge_addresses: addresses? },
+            zone: ZoneSettings {
+                zone,
+                txt_prefix: txt_prefix?,
+                edge_addresses: addresses?,
+                issuers: vec![CaaIssuer { identities: caa?, account_uri: None, methods: vec!["http-01".into()] }],
+            },
             looks: LookSchedule { floor, cap, claim_life: life?, health: health?, hand_over: hand_over?, at_risk_grace: grace_at_risk? },
             issuance: IssuancePolicy { lease: lease?, first_retry: first_retry?, retry_cap: retry_cap? },
             acme_directory: directory?,

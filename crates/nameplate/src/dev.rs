@@ -96,6 +96,10 @@ impl Dev {
             .await
             .map_err(|error| DevError::Start { what: "publishing the challenge settings", detail: error.to_string() })?;
 
+        let mut zone = config.zone.clone();
+        for ca in &mut zone.issuers {
+            ca.account_uri = Some(issuer.account_url().to_owned());
+        }
         let lookup_config = if config.dns_server.is_some_and(|server| !server.ip().is_loopback()) {
             LookupConfig::asking(resolver)
         } else {
@@ -109,7 +113,7 @@ impl Dev {
             verify: VerifyOwnership {
                 table: Arc::new(home.clone()),
                 lookup: lookup.clone(),
-                zone: config.zone.clone(),
+                zone: zone.clone(),
                 looks: config.looks,
                 clock: clock.clone(),
             },
@@ -117,7 +121,7 @@ impl Dev {
                 table: Arc::new(home.clone()),
                 issuer: issuer.clone(),
                 lookup,
-                zone: config.zone.clone(),
+                zone: zone.clone(),
                 looks: config.looks,
                 policy: config.issuance,
                 clock: clock.clone(),

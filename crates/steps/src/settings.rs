@@ -5,10 +5,12 @@
 
 use std::{fmt, fs, net::IpAddr, net::SocketAddr, path::PathBuf};
 
-use domains::{Hostname, ZoneSettings};
+use domains::{CaaIssuer, Hostname, ZoneSettings};
 
 /// The label before a hostname where its TXT proof stands, unless the environment says otherwise.
 const TXT_PREFIX: &str = "_nameplate";
+/// As whom CAA records allow Let's Encrypt, unless the environment says otherwise. Source: letsencrypt.org/docs/caa (read 2026-11).
+const CAA_IDENTITY: &str = "letsencrypt.org";
 
 /// Where settings come from; a trait, because changing the environment of a running process is a data race.
 pub trait Env {
@@ -71,7 +73,8 @@ impl Reader<'_> {
         self.required("NAMEPLATE_HOME", "the folder of the home", |text| Ok(PathBuf::from(text)))
     }
 
-    /// `NAMEPLATE_ZONE_NAME`, `NAMEPLATE_ZONE_TXT_PREFIX` and `NAMEPLATE_ZONE_ADDRESSES`: where targets, proofs and the edge are.
+    /// `NAMEPLATE_ZONE_NAME`, `NAMEPLATE_ZONE_TXT_PREFIX` and `NAMEPLATE_ZONE_ADDRESSES`: where targets, proofs and the edge are;
+    /// `NAMEPLATE_ACME_CAA_IDENTITIES` and `NAMEPLATE_ACME_ACCOUNT_URL`: as whom CAA records may allow us.
     pub fn zone(&mut self) -> Option<ZoneSettings> {
         let zone = self.required("NAMEPLATE_ZONE_NAME", "the operator's edge zone", |text| {
             Hostname::parse_name(text).map_err(|error| error.to_string())
@@ -80,7 +83,17 @@ impl Reader<'_> {
         let edge_addresses = self.list("NAMEPLATE_ZONE_ADDRESSES", "the edge's addresses, separated by commas", |text| {
             text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an IP address"))
         });
+        let identities = self.optional("NAMEPLATE_ACME_CAA_IDENTITIES", |text| {
+            Ok(text.split(',').map(|part| part.trim().to_ascii_lowercase()).filter(|part| !part.is_empty()).collect::<Vec<_>>())
+        });
+        let account_uri = self.optional("NAMEPLATE_ACME_ACCOUNT_URL", |text| Ok(text.to_owned()));
+        let issuer = CaaIssuer {
+            identities: identities?.unwrap_or_else(|| vec![CAA_IDENTITY.to_owned()]),
+            account_uri: account_uri?,
+            methods: vec!["http-01".to_owned()],
+        };
         Some(ZoneSettings {
+            issuers: vec![issuer],
             zone: zone?,
             txt_prefix: txt_prefix?.unwrap_or_else(|| TXT_PREFIX.to_owned()),
             edge_addresses: edge_addresses?,

@@ -62,10 +62,9 @@ impl StepHandler for IssueCertificate {
         if issuance.attempt.is_none() && !self.recently_looked(&claim) {
             let subject = claim.look_subject(&self.zone);
             let judgement = judge(&self.lookup.look(&subject).await, &subject);
-            if !judgement.routing.is_ours() {
-                return self
-                    .record_once(decide::postpone_order(&claim, &judgement, &self.looks, self.clock.now()), "not routed here")
-                    .await;
+            if !judgement.may_order() {
+                let why = judgement.finding.as_ref().map_or("not routed here", |finding| finding.code.as_str());
+                return self.record_once(decide::postpone_order(&claim, &judgement, &self.looks, self.clock.now()), why).await;
             }
         }
         self.issue(claim).await

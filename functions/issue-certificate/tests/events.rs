@@ -45,6 +45,7 @@ impl OwnershipLookup for NoDns {
             aaaa: observed(subject.hostname.as_str()),
             txt: observed(&subject.txt_name),
             txt_doubled: None,
+            further: domains::Further::default(),
             queries: 2,
         }
     }
@@ -121,6 +122,7 @@ impl Stand {
                 zone: Hostname::parse_name("edge.saas.net").unwrap(),
                 txt_prefix: "_nameplate".into(),
                 edge_addresses: vec!["192.0.2.10".parse::<IpAddr>().unwrap()],
+                issuers: Vec::new(),
             },
             looks,
             policy: IssuancePolicy::default(),

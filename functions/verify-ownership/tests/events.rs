@@ -47,6 +47,7 @@ impl OwnershipLookup for Dns {
             aaaa: observed(subject.hostname.as_str(), records(Vec::new())),
             txt: observed(&subject.txt_name, Answer::NxDomain),
             txt_doubled: None,
+            further: domains::Further::default(),
             queries: 6,
         }
     }
@@ -80,6 +81,7 @@ impl Stand {
                 zone: Hostname::parse_name("edge.saas.net").unwrap(),
                 txt_prefix: "_nameplate".into(),
                 edge_addresses: vec!["192.0.2.10".parse::<IpAddr>().unwrap()],
+                issuers: Vec::new(),
             },
             looks,
             clock: clock.clone(),

@@ -4,7 +4,7 @@
 //! nothing. What DNS shows is a stranger's text, so it is cleaned and cut before it is repeated.
 
 use super::{Addresses, Case, Evidence, Routing, from_authority, voices};
-use crate::{Actor, Answer, Failure, Finding, Observed, ProblemCode};
+use crate::{Actor, Answer, Asked, Failure, Finding, Observed, ProblemCode};
 
 /// The findings, from what is nearest to a proof to what is farthest.
 impl<'l> Case<'l> {
@@ -17,16 +17,39 @@ impl<'l> Case<'l> {
         if let Some((evidence, observed, record)) = nearest {
             return self.unclear(*evidence, observed, record);
         }
-        let misled = misled.filter(|finding| finding.about == self.cname());
+        if let Some((observed, record)) = self.withdrawn() {
+            return self.record_withdrawn(observed, &record);
+        }
+        let told =
+            [ProblemCode::DnsCnameAtApex, ProblemCode::DnsWildcardElsewhere, ProblemCode::DnsProxied, ProblemCode::DnsAddressPrivate];
+        let misled = misled.filter(|finding| finding.about == self.cname() || told.contains(&finding.code));
         match misled.as_ref().map(|finding| finding.code) {
-            Some(ProblemCode::DnsCnameOtherClaim | ProblemCode::DnsCnameLoop | ProblemCode::DnsCnameTooLong) => {}
+            Some(
+                ProblemCode::DnsCnameOtherClaim
+                | ProblemCode::DnsCnameLoop
+                | ProblemCode::DnsCnameTooLong
+                | ProblemCode::DnsCnameAtApex
+                | ProblemCode::DnsCnameTargetFails
+                | ProblemCode::DnssecBogus
+                | ProblemCode::DnssecExpired
+                | ProblemCode::DnssecKeyMismatch
+                | ProblemCode::DnssecUnsigned,
+            ) => {}
+            _ if self.look.further.cname_doubled.is_some() => return self.cname_doubled(),
             _ if self.look.txt_doubled.as_ref().is_some_and(|doubled| voices(doubled).any(|answer| self.has_token(answer))) => {
                 return self.txt_doubled();
             }
             _ if from_authority(&self.look.txt).any(|answer| !answer.records().is_empty()) => {
                 return self.wrong_txt(ProblemCode::DnsTxtMismatch);
             }
-            Some(ProblemCode::DnsCnameElsewhere | ProblemCode::DnsCnameDangling) => {}
+            Some(
+                ProblemCode::DnsCnameElsewhere
+                | ProblemCode::DnsCnameDangling
+                | ProblemCode::DnsWildcardElsewhere
+                | ProblemCode::DnsProxied
+                | ProblemCode::DnsAddressPrivate,
+            ) => {}
+            _ if routing.is_ours() && self.prefers_cname() => return self.cname_flattened(),
             _ if routing.is_ours() => return self.wrong_txt(ProblemCode::DnsTxtMissing),
             _ if from_authority(&self.look.cname).any(|answer| !answer.records().is_empty()) => {
                 return self.wrong_cname(ProblemCode::DnsCnameElsewhere);
@@ -117,6 +140,7 @@ impl<'l> Case<'l> {
             ProblemCode::DnsCnameLoop => "its chain comes back to itself",
             ProblemCode::DnsCnameTooLong => "its chain is longer than resolvers follow",
             ProblemCode::DnsCnameDangling => "its chain ends at a name without an address",
+            ProblemCode::DnsCnameTargetFails => "the name it leads to cannot be resolved",
             _ => "it leads elsewhere",
         };
         let mut saw = seen(&self.look.cname);
@@ -148,6 +172,22 @@ impl<'l> Case<'l> {
                 (ProblemCode::DnsAaaaElsewhere, "AAAA", action)
             }
             Addresses::Elsewhere => (ProblemCode::DnsAddressElsewhere, "A", self.replace_addresses()),
+            Addresses::Private => {
+                let action = format!("{} Nobody outside your network reaches the addresses of A {hostname}.", self.replace_addresses());
+                (ProblemCode::DnsAddressPrivate, "A", action)
+            }
+            Addresses::Proxied(proxy) => {
+                let proof = if from_authority(&self.look.txt).any(|answer| self.has_token(answer)) {
+                    String::new()
+                } else {
+                    format!(" {}", self.then_create())
+                };
+                let action = format!(
+                    "A {hostname} leads to {}, which answers in our place: {}, so that the name leads here.{proof}",
+                    proxy.name, proxy.switch_off
+                );
+                (ProblemCode::DnsProxied, "A", action)
+            }
             Addresses::None | Addresses::Edge => (ProblemCode::DnsRoutingMissing, "A", self.route()),
         };
         let about = match code {
@@ -201,6 +241,12 @@ impl<'l> Case<'l> {
             Failure::Malformed { .. } => {
                 (ProblemCode::DnsMalformed, format!("Ask the DNS provider of {zone} to mend the answers of its name servers for {record}."))
             }
+            Failure::NoAddress => (
+                ProblemCode::DnsServerMissing,
+                format!(
+                    "Set the name servers of {zone} at its registrar to names that exist: those listed have no address to ask for {record}."
+                ),
+            ),
             Failure::NotGlobal => (
                 ProblemCode::DnsServerNotGlobal,
                 format!("Give the name servers of {zone} addresses on the public internet; {record} is asked nowhere else."),
@@ -212,18 +258,24 @@ impl<'l> Case<'l> {
     }
 
     pub(super) fn resolver_fails(&self, failure: &Failure, record: &str) -> Finding {
+        if *failure == Failure::Servfail
+            && let Some(finding) =
+                self.broken_chain(record).or_else(|| self.lame_server().map(|finding| self.seen_by_resolver(finding, record)))
+        {
+            return finding;
+        }
         let (code, actor, action) = match failure {
             Failure::BudgetSpent => return self.too_much(record),
             Failure::Servfail => (
                 ProblemCode::DnsResolverServfail,
                 Actor::Customer,
                 format!(
-                    "Mend the DNSSEC of {}, or remove its DS records at the registrar, and see that the names {record} leads over resolve: \
-                     resolvers reject what they get.",
+                    "See that every name server of {} answers for {record} from everywhere, over UDP and TCP, and that the names it leads over \
+                     resolve: the public resolver fails on it, and not because of DNSSEC.",
                     self.zone()
                 ),
             ),
-            Failure::Refused | Failure::Unreachable | Failure::Malformed { .. } | Failure::NotGlobal => (
+            Failure::Refused | Failure::Unreachable | Failure::Malformed { .. } | Failure::NotGlobal | Failure::NoAddress => (
                 ProblemCode::DnsResolverUnreachable,
                 Actor::Operator,
                 format!("Check the public resolver this installation is configured with: it gives no usable answer for {record}."),
@@ -233,7 +285,130 @@ impl<'l> Case<'l> {
         Finding { code, actor, action, about: record.to_owned(), expected: format!("the public resolver's answer for {record}"), saw }
     }
 
-    fn too_much(&self, record: &str) -> Finding {
+    /// A lame server, when it is why the resolver fails for a record.
+    fn seen_by_resolver(&self, finding: Finding, record: &str) -> Finding {
+        Finding { saw: shown(&format!("{}; the public resolver fails on {record}", finding.saw)), ..finding }
+    }
+
+    /// The hostname's own alias is fine, and its target cannot be resolved.
+    pub(super) fn target_fails(&self, failure: &Failure) -> Finding {
+        if *failure != Failure::Servfail || self.is_bogus() {
+            return self.resolver_fails(failure, &self.cname());
+        }
+        let mut finding = self.wrong_cname(ProblemCode::DnsCnameTargetFails);
+        finding.saw = shown(&format!("{}; its addresses: {}", finding.saw, failure_words(failure)));
+        finding
+    }
+
+    /// A record of ours that the resolver still shows and the zone's servers deny.
+    fn withdrawn(&self) -> Option<(&'l Observed, String)> {
+        let denied = |observed: &Observed| {
+            let mut answers = from_authority(observed).filter(|answer| answer.failure().is_none()).peekable();
+            answers.peek().is_some() && answers.all(|answer| answer.records().is_empty())
+        };
+        let cname = matches!(self.look.cname.resolver.records(), [only] if *only == self.subject.routing_target);
+        if cname && denied(&self.look.cname) {
+            return Some((&self.look.cname, self.cname()));
+        }
+        (self.has_token(&self.look.txt.resolver) && denied(&self.look.txt)).then(|| (&self.look.txt, self.txt()))
+    }
+
+    fn record_withdrawn(&self, observed: &Observed, record: &str) -> Finding {
+        Finding {
+            code: ProblemCode::DnsRecordWithdrawn,
+            actor: Actor::Customer,
+            action: format!(
+                "Create the record {record} at the DNS provider that the name servers of {} belong to: only what resolvers remember still shows it.",
+                self.zone()
+            ),
+            about: record.to_owned(),
+            expected: "the same from the name servers and from the public resolver".into(),
+            saw: shown(&seen(observed)),
+        }
+    }
+
+    fn cname_flattened(&self) -> Finding {
+        let (cname, txt, token) = (self.cname(), self.txt(), &self.subject.token);
+        Finding {
+            code: ProblemCode::DnsCnameFlattened,
+            actor: Actor::Customer,
+            action: format!(
+                "Create the record {txt} with the value {token}: the name leads here by addresses, and no {cname} is visible that would prove it. \
+                 If {cname} exists at the DNS provider, it is flattened there (ALIAS, ANAME, CNAME flattening)."
+            ),
+            about: cname,
+            expected: self.proofs(),
+            saw: self.seen_addresses(),
+        }
+    }
+
+    fn cname_doubled(&self) -> Finding {
+        let stands = self.look.further.cname_doubled.as_ref().map_or("", |asked| &asked.name);
+        let zone = self.zone();
+        let panel_name = self.hostname().strip_suffix(&zone).map_or(self.hostname(), |label| label.trim_end_matches('.'));
+        Finding {
+            code: ProblemCode::DnsCnameDoubled,
+            actor: Actor::Customer,
+            action: format!(
+                "Rename the record CNAME {stands} to {}: at this DNS provider its name is entered as `{panel_name}`, since {zone} is added to it.",
+                self.cname()
+            ),
+            about: self.cname(),
+            expected: self.subject.routing_target.clone(),
+            saw: shown(&format!("the target stands at CNAME {stands}")),
+        }
+    }
+
+    pub(super) fn cname_at_apex(&self, asked: &Asked) -> Finding {
+        let about = format!("CNAME {}", asked.name);
+        Finding {
+            code: ProblemCode::DnsCnameAtApex,
+            actor: Actor::Customer,
+            action: format!(
+                "Remove the record {about}: a zone begins at this name, so a CNAME hides its NS, SOA and every other record. {}",
+                self.route()
+            ),
+            about,
+            expected: self.routes(),
+            saw: shown(&words(&asked.answer)),
+        }
+    }
+
+    pub(super) fn wildcard_elsewhere(&self, observed: &Observed, kind: &str) -> Finding {
+        let hostname = self.hostname();
+        let about = format!("{kind} {hostname}");
+        Finding {
+            code: ProblemCode::DnsWildcardElsewhere,
+            actor: Actor::Customer,
+            action: format!(
+                "{} Today a wildcard of {} answers for {about}; the name's own record goes before it.",
+                self.route(),
+                self.zone()
+            ),
+            about,
+            expected: self.routes(),
+            saw: shown(&format!("{}, as for every name beside it", seen(observed))),
+        }
+    }
+
+    pub(super) fn wildcard_switched_off(&self) -> Finding {
+        let cname = self.cname();
+        Finding {
+            code: ProblemCode::DnsWildcardSwitchedOff,
+            actor: Actor::Customer,
+            action: format!(
+                "{} Since {} exists, so does the hostname, and the wildcard of {} no longer answers for it.",
+                self.route(),
+                self.txt(),
+                self.zone()
+            ),
+            about: cname,
+            expected: self.routes(),
+            saw: "no record at the hostname, and a wildcard beside it".into(),
+        }
+    }
+
+    pub(super) fn too_much(&self, record: &str) -> Finding {
         Finding {
             code: ProblemCode::DnsTooManyQueries,
             actor: Actor::Customer,
@@ -247,7 +422,7 @@ impl<'l> Case<'l> {
 
 /// The records in words.
 impl Case<'_> {
-    fn hostname(&self) -> &str {
+    pub(super) fn hostname(&self) -> &str {
         self.subject.hostname.as_str()
     }
 
@@ -255,7 +430,7 @@ impl Case<'_> {
         format!("CNAME {}", self.hostname())
     }
 
-    fn txt(&self) -> String {
+    pub(super) fn txt(&self) -> String {
         format!("TXT {}", self.subject.txt_name)
     }
 
@@ -264,7 +439,7 @@ impl Case<'_> {
     }
 
     /// The zone found, or the registered domain, which should be one.
-    fn zone(&self) -> String {
+    pub(super) fn zone(&self) -> String {
         let hostname = &self.subject.hostname;
         self.look
             .zone
@@ -273,7 +448,7 @@ impl Case<'_> {
     }
 
     /// Whether the customer should be asked for a CNAME: not where a zone begins, be it delegated below the registered domain.
-    fn prefers_cname(&self) -> bool {
+    pub(super) fn prefers_cname(&self) -> bool {
         self.subject.can_be_alias() && self.zone() != self.hostname()
     }
 
@@ -321,7 +496,7 @@ impl Case<'_> {
         }
     }
 
-    fn route(&self) -> String {
+    pub(super) fn route(&self) -> String {
         match (self.prefers_cname(), self.subject.edge_addresses.is_empty()) {
             (true, _) => format!("Create the record {} with the value {}.", self.cname(), self.subject.routing_target),
             (false, true) => self.name_edge_addresses(),
@@ -372,7 +547,7 @@ fn seen(observed: &Observed) -> String {
     if zone == resolver { zone } else { format!("name servers: {zone}; public resolver: {resolver}") }
 }
 
-fn words(answer: &Answer) -> String {
+pub(super) fn words(answer: &Answer) -> String {
     match answer {
         Answer::Records(records) => {
             let values: Vec<&str> = records.iter().map(|value| if value.is_empty() { "(an empty value)" } else { value }).collect();
@@ -391,12 +566,13 @@ fn failure_words(failure: &Failure) -> String {
         Failure::Unreachable => "no answer in time".into(),
         Failure::Malformed { detail } => format!("an unusable answer ({detail})"),
         Failure::NotGlobal => "an address that is not on the public internet".into(),
+        Failure::NoAddress => "no address".into(),
         Failure::BudgetSpent => "the look's queries or time were spent".into(),
     }
 }
 
 /// A stranger's text as people and logs may see it: of bounded length, without control characters.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     let mut shown: String = text.chars().take(MAX_SHOWN_CHARS).map(clean).collect();
     if text.chars().nth(MAX_SHOWN_CHARS).is_some() {

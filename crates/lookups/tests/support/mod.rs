@@ -9,7 +9,9 @@ use std::{
 };
 
 use dev_dns::{Config, DevDns, Quirk, RecordType};
-use domains::{ClaimId, Finding, Hostname, HostnamePolicy, Judgement, Look, LookSubject, OwnershipLookup, OwnershipToken, judge};
+use domains::{
+    CaaIssuer, ClaimId, Finding, Hostname, HostnamePolicy, Judgement, Look, LookSubject, OwnershipLookup, OwnershipToken, judge,
+};
 use hickory_proto::op::{Message, MessageType};
 use lookups::{LookupConfig, Lookups};
 use tokio::{
@@ -19,6 +21,10 @@ use tokio::{
 };
 
 pub(crate) const EDGE: &str = "198.51.100.10";
+
+/// The CA as CAA records name it, and our account there.
+pub(crate) const CA: &str = "ca.test";
+pub(crate) const ACCOUNT: &str = "https://ca.test/acct/7";
 
 /// What the claim of this tenant on this name expects.
 pub(crate) fn claim(hostname: &str, tenant: &str) -> LookSubject {
@@ -31,6 +37,7 @@ pub(crate) fn claim(hostname: &str, tenant: &str) -> LookSubject {
         txt_name: format!("_nameplate.{}", hostname.base()),
         token: OwnershipToken::parse(&format!("np-token-of-{tenant}")).unwrap(),
         edge_addresses: vec![EDGE.parse().unwrap(), "2001:db8::10".parse().unwrap()],
+        issuers: vec![CaaIssuer { identities: vec![CA.into()], account_uri: Some(ACCOUNT.into()), methods: vec!["http-01".into()] }],
         hostname,
     }
 }
