@@ -87,6 +87,7 @@ pub fn judge(look: &Look, subject: &LookSubject) -> Judgement {
     };
     let obstacle = case.caa();
     let advice = if finding.is_none() && obstacle.is_none() { case.advice() } else { None };
+    let [finding, obstacle, advice] = [finding, obstacle, advice].map(|found| found.map(|finding| case.at_the_provider(finding)));
     let finding = finding.or_else(|| obstacle.clone()).or_else(|| advice.clone());
     let values: BTreeSet<String> = voices(&look.txt).flat_map(Answer::records).map(|value| token_of(value).to_owned()).collect();
     Judgement { proof, routing, txt_values: values.into_iter().collect(), finding, obstacle, advice }

@@ -13,6 +13,8 @@ mod judge;
 pub mod networks;
 mod nudge;
 mod problem;
+/// Who runs a zone, and where its records are edited.
+pub mod providers;
 mod renewal;
 mod route;
 mod store;

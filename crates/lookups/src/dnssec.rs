@@ -113,8 +113,10 @@ fn key_text(owner: &Name, data: &[u8]) -> Option<String> {
 
 /// Source: RFC 4034, appendix B.
 fn key_tag(data: &[u8]) -> u16 {
-    let sum =
-        data.iter().enumerate().fold(0u32, |sum, (at, byte)| sum + if at % 2 == 0 { u32::from(*byte) << 8 } else { u32::from(*byte) });
+    let sum = data
+        .iter()
+        .enumerate()
+        .fold(0u32, |sum, (at, byte)| sum + if at.is_multiple_of(2) { u32::from(*byte) << 8 } else { u32::from(*byte) });
     ((sum + (sum >> 16)) & 0xffff) as u16
 }
 

@@ -109,7 +109,14 @@ impl Stand {
         let (looks, now) = (LookSchedule::default(), clock.now());
         let registered = decide::register(key.clone(), claim_id, token, None, &looks, now);
         home.commit(&registered).await.unwrap();
-        let proved = Judgement { proof: Some(Proof::RoutingRecord), routing: Routing::OurTarget, txt_values: Vec::new(), finding: None };
+        let proved = Judgement {
+            proof: Some(Proof::RoutingRecord),
+            routing: Routing::OurTarget,
+            txt_values: Vec::new(),
+            finding: None,
+            obstacle: None,
+            advice: None,
+        };
         let claim = &registered.claims[0].item;
         home.commit(&decide::after_look(claim, None, None, &proved, &looks, now, now).unwrap()).await.unwrap();
 

@@ -84,7 +84,7 @@ fn raw(code: WireType, data: Vec<u8>) -> RData {
 
 fn hex(text: &str) -> Result<Vec<u8>, String> {
     let bad = || format!("`{text}` is not hex");
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return Err(bad());
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| bad())).collect()

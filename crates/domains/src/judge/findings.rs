@@ -4,7 +4,7 @@
 //! nothing. What DNS shows is a stranger's text, so it is cleaned and cut before it is repeated.
 
 use super::{Addresses, Case, Evidence, Routing, from_authority, voices};
-use crate::{Actor, Answer, Asked, Failure, Finding, Observed, ProblemCode};
+use crate::{Actor, Answer, Asked, Failure, Finding, Observed, ProblemCode, providers::provider_of};
 
 /// The findings, from what is nearest to a proof to what is farthest.
 impl<'l> Case<'l> {
@@ -450,6 +450,16 @@ impl Case<'_> {
     /// Whether the customer should be asked for a CNAME: not where a zone begins, be it delegated below the registered domain.
     pub(super) fn prefers_cname(&self) -> bool {
         self.subject.can_be_alias() && self.zone() != self.hostname()
+    }
+
+    /// Adds where at the zone's DNS provider it is done, when the provider is known and the finding is about a record of the zone.
+    pub(super) fn at_the_provider(&self, mut finding: Finding) -> Finding {
+        let servers = self.look.zone.as_ref().map(|zone| zone.servers.as_slice()).unwrap_or_default();
+        let is_record = ["CNAME ", "TXT ", "A ", "AAAA ", "CAA ", "HTTPS "].iter().any(|kind| finding.about.starts_with(kind));
+        if let (Some(provider), Actor::Customer, true) = (provider_of(servers.iter().map(String::as_str)), finding.actor, is_record) {
+            finding.action = format!("{} {}", finding.action, provider.hint(&self.zone()));
+        }
+        finding
     }
 
     fn create(&self) -> String {
