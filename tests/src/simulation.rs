@@ -102,6 +102,7 @@ impl OwnershipLookup for SimulatedDns {
             aaaa: observed(&hostname, address),
             txt: observed(&subject.txt_name, Answer::NxDomain),
             txt_doubled: None,
+            further: domains::Further::default(),
             queries: 6,
         }
     }
@@ -309,6 +310,7 @@ impl Simulation {
             zone: Hostname::parse_name("edge.saas.net").unwrap(),
             txt_prefix: "_nameplate".into(),
             edge_addresses: vec!["192.0.2.10".parse().unwrap()],
+            issuers: Vec::new(),
         };
         let looks = LookSchedule::default();
         let api = Api {

@@ -164,7 +164,8 @@ mod tests {
         assert_eq!(patterns.iter().collect::<BTreeSet<_>>().len(), patterns.len());
         for provider in PROVIDERS {
             for pattern in provider.patterns {
-                let server = format!("ns1{}x", pattern.trim_start_matches('*')).trim_end_matches('x').to_owned();
+                let end = if pattern.starts_with('*') { "com" } else { "" };
+                let server = format!("ns1{}{end}", pattern.trim_start_matches('*'));
                 assert_eq!(provider_of([server.as_str()]), Some(provider), "{server}");
             }
         }

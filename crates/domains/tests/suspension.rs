@@ -16,7 +16,7 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 fn look(routing: Routing) -> Judgement {
-    Judgement { proof: Some(Proof::RoutingRecord), routing, txt_values: Vec::new(), finding: None }
+    Judgement { proof: Some(Proof::RoutingRecord), routing, txt_values: Vec::new(), finding: None, obstacle: None, advice: None }
 }
 
 /// What the table holds of one name, as its decisions leave it.

@@ -100,7 +100,14 @@ async fn record_certificate(home: &LocalHome, key: &ClaimKey, pair: &SealKeyPair
     let (claim_id, token) = (ClaimId::parse("k3q9x2m7p4").unwrap(), OwnershipToken::parse("nameplate-verify=h5r2t8w6").unwrap());
     let registered = decide::register(key.clone(), claim_id, token, None, &looks, now);
     home.commit(&registered).await.unwrap();
-    let seen = Judgement { proof: Some(Proof::RoutingRecord), routing: Routing::OurTarget, txt_values: Vec::new(), finding: None };
+    let seen = Judgement {
+        proof: Some(Proof::RoutingRecord),
+        routing: Routing::OurTarget,
+        txt_values: Vec::new(),
+        finding: None,
+        obstacle: None,
+        advice: None,
+    };
     let proved = decide::after_look(&registered.claims[0].item, None, None, &seen, &looks, now, now).unwrap();
     home.commit(&proved).await.unwrap();
 

@@ -91,7 +91,12 @@ impl Stand {
             callers: home.clone(),
             limits: home.clone(),
             policy: HostnamePolicy { operator_zones: vec![zone.clone()], ..HostnamePolicy::default() },
-            zone: ZoneSettings { zone, txt_prefix: "_nameplate".into(), edge_addresses: vec!["192.0.2.10".parse::<IpAddr>().unwrap()] },
+            zone: ZoneSettings {
+                zone,
+                txt_prefix: "_nameplate".into(),
+                edge_addresses: vec!["192.0.2.10".parse::<IpAddr>().unwrap()],
+                issuers: Vec::new(),
+            },
             looks: LookSchedule::default(),
             pace: Pace::default(),
             clock: clock.clone(),
