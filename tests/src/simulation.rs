@@ -411,11 +411,12 @@ fn pipeline(
         feed: recorder.clone(),
         queues: home(),
         route: RouteChanges { queue: recorder.clone(), clock: clock.clone() },
-        verify: VerifyOwnership { table: home(), lookup: dns.clone(), zone: zone.clone(), looks, clock: clock.clone() },
+        verify: VerifyOwnership { table: home(), documents: home(), lookup: dns.clone(), zone: zone.clone(), looks, clock: clock.clone() },
         issue: IssueCertificate {
             table: home(),
             issuer: ca.clone(),
             lookup: dns.clone(),
+            documents: home(),
             zone,
             looks,
             policy: IssuancePolicy::default(),

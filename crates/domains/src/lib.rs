@@ -9,6 +9,7 @@ mod hostname;
 mod ids;
 mod issuer;
 mod judge;
+mod looks;
 /// Whose addresses are whose: proxies by their published ranges, and networks nobody outside can reach.
 pub mod networks;
 mod nudge;
@@ -34,6 +35,7 @@ pub use ids::{ClaimId, ClaimKey, IdError, OwnershipToken, SiteVersion, TenantId}
 pub use issuer::{Disposition, IssueError, Issued, Issuer, PreparedKey, RenewalWindow};
 pub use jiff::Timestamp;
 pub use judge::{Judgement, Routing, judge};
+pub use looks::{LOOKS_KIND, StoredLook, StoredLooks};
 pub use nudge::{Dispatch, MAX_DELAY, Nudge, Step};
 pub use problem::{Actor, Finding, Problem, ProblemCode};
 pub use route::{dispatches, is_nudged};

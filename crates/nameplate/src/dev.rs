@@ -113,6 +113,7 @@ impl Dev {
             verify: VerifyOwnership {
                 table: Arc::new(home.clone()),
                 lookup: lookup.clone(),
+                documents: Arc::new(home.clone()),
                 zone: zone.clone(),
                 looks: config.looks,
                 clock: clock.clone(),
@@ -121,6 +122,7 @@ impl Dev {
                 table: Arc::new(home.clone()),
                 issuer: issuer.clone(),
                 lookup,
+                documents: Arc::new(home.clone()),
                 zone: zone.clone(),
                 looks: config.looks,
                 policy: config.issuance,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     client::{self, Answer, ClientError},
     config::Config,
+    explain,
     failure::Failure,
     files::{self, Endpoints},
     screen::Screen,
@@ -58,6 +59,17 @@ pub(crate) enum DomainCommand {
         history: bool,
         #[command(flatten)]
         wait: Wait,
+    },
+    /// Replays the last looks at the domain's DNS: every question, every server's answer, and what follows from them.
+    Explain {
+        /// The hostname.
+        hostname: String,
+        /// Its tenant, where several claim it.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Every look that was kept, not only the last.
+        #[arg(long)]
+        all: bool,
     },
     /// Looks at the domain's DNS now.
     Check {
@@ -230,6 +242,10 @@ pub(crate) async fn run(command: DomainCommand, config: &Config, screen: &Screen
                 screen.text(&format!("  {}  {:<24} {} {}", text("at"), text("event"), text("code"), text("detail")));
             }
             finish(&remote, domain, &wait, screen, false).await
+        }
+        DomainCommand::Explain { hostname, tenant, all } => {
+            let answer = remote.ask(Method::GET, &path(&hostname, tenant.as_deref(), "/looks"), None).await?;
+            explain::show(answer.body, all, screen)
         }
         DomainCommand::Check { hostname, tenant, wait } => {
             let domain = remote.domain(Method::POST, &hostname, tenant.as_deref(), "/check").await?;

@@ -12,6 +12,7 @@ mod dev;
 mod dns;
 mod domain;
 mod events;
+mod explain;
 mod failure;
 mod files;
 mod screen;

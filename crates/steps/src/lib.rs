@@ -3,7 +3,10 @@
 //! Arrives: an SQS event. Leaves: a partial batch response. Goes wrong: a message that does not parse or a step that panics is reported as
 //! failed, so that its queue's dead letters and a person see it; it never takes the rest of the batch with it.
 
+mod looks;
 pub mod settings;
+
+pub use looks::keep_look;
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 

@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domains::{
-    Attempt, Change, Claim, ClaimKey, Clock, CommitError, DomainTable, IssuancePolicy, IssueError, Issuer, LookSchedule, Nudge,
+    Attempt, Change, Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, IssuancePolicy, IssueError, Issuer, LookSchedule, Nudge,
     OwnershipLookup, State, Step, ZoneSettings, decide, judge,
 };
-use steps::{Outcome, StepFailure, StepHandler};
+use steps::{Outcome, StepFailure, StepHandler, keep_look};
 
 /// A look this recent is not repeated before an order: the one that proved the name has just been made.
 const FRESH_LOOK: Duration = Duration::from_secs(600);
@@ -27,6 +27,8 @@ pub struct IssueCertificate {
     pub issuer: Arc<dyn Issuer>,
     /// Asks DNS before an order is made.
     pub lookup: Arc<dyn OwnershipLookup>,
+    /// Keeps what was found, for people who ask why.
+    pub documents: Arc<dyn Documents>,
     /// Where targets and proofs are.
     pub zone: ZoneSettings,
     /// When to look next.
@@ -61,7 +63,9 @@ impl StepHandler for IssueCertificate {
         }
         if issuance.attempt.is_none() && !self.recently_looked(&claim) {
             let subject = claim.look_subject(&self.zone);
-            let judgement = judge(&self.lookup.look(&subject).await, &subject);
+            let look = self.lookup.look(&subject).await;
+            let judgement = judge(&look, &subject);
+            keep_look(self.documents.as_ref(), &claim, &subject, &look, now).await;
             if !judgement.may_order() {
                 let why = judgement.finding.as_ref().map_or("not routed here", |finding| finding.code.as_str());
                 return self.record_once(decide::postpone_order(&claim, &judgement, &self.looks, self.clock.now()), why).await;

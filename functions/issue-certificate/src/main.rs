@@ -32,8 +32,10 @@ async fn main() -> Result<(), Error> {
     let acme = AcmeConfig { extra_root_pem: root, ..AcmeConfig::new(directory, seal_key, clock.clone()) };
     // A resolver on loopback is the whole DNS of a machine of one's own.
     let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
+    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
     let issue = IssueCertificate {
-        table: Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?),
+        table: home.clone(),
+        documents: home,
         issuer: Arc::new(AcmeIssuer::open(acme, &account)?),
         lookup: Arc::new(Lookups::new(lookups)),
         zone,

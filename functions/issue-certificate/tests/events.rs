@@ -125,6 +125,7 @@ impl Stand {
             table: Arc::new(home.clone()),
             issuer: ca.clone(),
             lookup: dns.clone(),
+            documents: Arc::new(home.clone()),
             zone: ZoneSettings {
                 zone: Hostname::parse_name("edge.saas.net").unwrap(),
                 txt_prefix: "_nameplate".into(),

@@ -1,7 +1,7 @@
 //! Domains: registered, listed, shown, checked, removed.
 
 use bytes::Bytes;
-use domains::{Change, Claim, ClaimKey, CommitError, Hostname, Role, State, StateName, TenantId, decide};
+use domains::{Change, Claim, ClaimId, ClaimKey, CommitError, Hostname, LOOKS_KIND, Role, State, StateName, TenantId, decide};
 use http::{HeaderValue, Response, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -138,12 +138,28 @@ pub(crate) async fn remove(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
         let owner = api.table.owner(&claim.key.hostname).await?;
         let change = decide::request_removal(&claim, owner.as_ref(), api.clock.now());
         match api.table.commit(&change).await {
-            Ok(()) => return json(StatusCode::ACCEPTED, &DomainView::of(&change.claims[0].item, &api.zone, &api.looks)),
+            Ok(()) => {
+                forget_looks(api, &claim.claim_id).await;
+                return json(StatusCode::ACCEPTED, &DomainView::of(&change.claims[0].item, &api.zone, &api.looks));
+            }
             Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
     }
     Err(CommitError::Conflict.into())
+}
+
+/// What was seen of a domain goes with it. Nothing depends on it, so what fails here is only logged.
+async fn forget_looks(api: &Api, claim: &ClaimId) {
+    let forgotten = async {
+        if let Some(stored) = api.documents.document(LOOKS_KIND, claim.as_str()).await? {
+            api.documents.delete_document(LOOKS_KIND, claim.as_str(), stored.version).await?;
+        }
+        Ok::<_, CommitError>(())
+    };
+    if let Err(error) = forgotten.await {
+        tracing::warn!(%error, "the looks of a removed domain were not deleted");
+    }
 }
 
 pub(crate) async fn list(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {

@@ -1,7 +1,7 @@
 //! What happened: to one domain, and to all of them as one feed.
 
 use bytes::Bytes;
-use domains::HistoryEntry;
+use domains::{HistoryEntry, Judgement, LOOKS_KIND, StoreError, StoredLook, StoredLooks};
 use http::{Response, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,34 @@ pub struct EventPageView {
     pub cursor: String,
     /// Whether the next page may have something already.
     pub more: bool,
+}
+
+/// The last looks at a domain, newest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LooksPage {
+    /// At most a handful.
+    pub items: Vec<ExplainedLook>,
+}
+
+/// One look, and what it means.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExplainedLook {
+    /// The look as it was made.
+    #[serde(flatten)]
+    pub stored: StoredLook,
+    /// What it means, judged again.
+    pub judgement: Judgement,
+}
+
+pub(crate) async fn looks(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    let claim = find_claim(api, asked).await?;
+    let stored = match api.documents.document(LOOKS_KIND, claim.claim_id.as_str()).await? {
+        Some(document) => serde_json::from_str(&document.body)
+            .map_err(|error| StoreError::Defect { detail: format!("the looks of {} do not read: {error}", claim.key) })?,
+        None => StoredLooks::default(),
+    };
+    let items = stored.looks.into_iter().map(|stored| ExplainedLook { judgement: stored.judge(), stored }).collect();
+    json(StatusCode::OK, &LooksPage { items })
 }
 
 pub(crate) async fn history(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {

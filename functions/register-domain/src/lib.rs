@@ -29,7 +29,7 @@ pub use access::key_sha256;
 pub use ask::{AskView, Memory};
 pub use claims::DomainPage;
 pub use entropy::{Entropy, SystemEntropy};
-pub use feed::{EventPageView, HistoryPage};
+pub use feed::{EventPageView, ExplainedLook, HistoryPage, LooksPage};
 pub use lambda::answer;
 pub use records::{DnsRecord, Path, Purpose, records};
 pub use refusal::{Code, ProblemDocument, Refusal, refuse};

@@ -70,6 +70,7 @@ pub(crate) enum Operation {
     CheckDomain,
     SuspendDomain,
     ResumeDomain,
+    ListLooks,
     ListHistory,
     ListEvents,
     ShowAsk,
@@ -82,6 +83,7 @@ const OF_A_DOMAIN: &[(Parameter, &str)] = &[(Hostname, "$response.body#/hostname
 const DOMAIN_LINKS: &[Link] = &[
     Link { name: "show", to: Operation::ShowDomain, parameters: OF_A_DOMAIN },
     Link { name: "check", to: Operation::CheckDomain, parameters: OF_A_DOMAIN },
+    Link { name: "looks", to: Operation::ListLooks, parameters: OF_A_DOMAIN },
     Link { name: "history", to: Operation::ListHistory, parameters: OF_A_DOMAIN },
     Link { name: "suspend", to: Operation::SuspendDomain, parameters: OF_A_DOMAIN },
     Link { name: "resume", to: Operation::ResumeDomain, parameters: OF_A_DOMAIN },
@@ -118,6 +120,7 @@ impl Operation {
         Self::CheckDomain,
         Self::SuspendDomain,
         Self::ResumeDomain,
+        Self::ListLooks,
         Self::ListHistory,
         Self::ListEvents,
         Self::ShowAsk,
@@ -258,6 +261,24 @@ impl Operation {
                 body: None,
                 successes: vec![Success { status: 202, meaning: "The domain, on its way back.", body: Some(domain) }],
                 codes: of_one_domain(&[Code::DomainRemoved]),
+                links: &[],
+            },
+            Self::ListLooks => Description {
+                method: Method::GET,
+                path: "/v1/domains/{hostname}/looks",
+                id: "listLooks",
+                tag: "domains",
+                summary: "The last looks at a domain's DNS, and why each means what it means",
+                more: "Newest first, at most a handful: every question, every server's answer, and the judgement, made again from them. A look \
+                       that found nothing new has renewed the date of the one before.",
+                access: Access::Key,
+                parameters: &[Hostname, Tenant],
+                body: None,
+                successes: ok(
+                    "The looks; none before the first.",
+                    |_| schemars::json_schema!({ "type": "object", "required": ["items"], "properties": { "items": { "type": "array" } } }),
+                ),
+                codes: of_one_domain(&[]),
                 links: &[],
             },
             Self::ListHistory => Description {

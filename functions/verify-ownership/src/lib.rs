@@ -6,8 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use domains::{Claim, ClaimKey, Clock, CommitError, DomainTable, LookSchedule, Nudge, OwnershipLookup, Step, ZoneSettings, decide, judge};
-use steps::{Outcome, StepFailure, StepHandler};
+use domains::{
+    Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, LookSchedule, Nudge, OwnershipLookup, Step, ZoneSettings, decide, judge,
+};
+use steps::{Outcome, StepFailure, StepHandler, keep_look};
 
 /// How often one nudge decides anew after other writers were first.
 const RACES: usize = 4;
@@ -18,6 +20,8 @@ pub struct VerifyOwnership {
     pub table: Arc<dyn DomainTable>,
     /// Asks DNS.
     pub lookup: Arc<dyn OwnershipLookup>,
+    /// Keeps what was found, for people who ask why.
+    pub documents: Arc<dyn Documents>,
     /// Where targets and proofs are.
     pub zone: ZoneSettings,
     /// When to look next.
@@ -44,7 +48,9 @@ impl StepHandler for VerifyOwnership {
         }
         let subject = claim.look_subject(&self.zone);
         let looked_at = self.clock.now();
-        let judgement = judge(&self.lookup.look(&subject).await, &subject);
+        let look = self.lookup.look(&subject).await;
+        let judgement = judge(&look, &subject);
+        keep_look(self.documents.as_ref(), &claim, &subject, &look, looked_at).await;
         let looked_for = claim.claim_id.clone();
         let mut claim = claim;
         for _ in 0..RACES {

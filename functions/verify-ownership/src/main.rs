@@ -27,8 +27,10 @@ async fn main() -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // A resolver on loopback is the whole DNS of a machine of one's own.
     let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
+    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
     let verify = VerifyOwnership {
-        table: Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?),
+        table: home.clone(),
+        documents: home,
         lookup: Arc::new(Lookups::new(lookups)),
         zone,
         looks: LookSchedule::default(),

@@ -9,8 +9,9 @@ use std::{
 use async_trait::async_trait;
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use domains::{
-    Answer, ChainEnd, Claim, ClaimId, ClaimKey, Clock, DomainTable, HandClock, Hostname, Listings, Look, LookSchedule, LookSubject,
-    Observed, OwnershipLookup, OwnershipToken, ProblemCode, ServerAnswer, StateName, TenantId, ZoneCut, ZoneSettings, decide,
+    Answer, ChainEnd, Claim, ClaimId, ClaimKey, Clock, Documents, DomainTable, HandClock, Hostname, LOOKS_KIND, Listings, Look,
+    LookSchedule, LookSubject, Observed, OwnershipLookup, OwnershipToken, ProblemCode, ServerAnswer, StateName, StoredLooks, TenantId,
+    ZoneCut, ZoneSettings, decide,
 };
 use steps::handle_batch;
 use storage::local::{LocalConfig, LocalHome};
@@ -77,6 +78,7 @@ impl Stand {
         let verify = VerifyOwnership {
             table: Arc::new(home.clone()),
             lookup: dns.clone(),
+            documents: Arc::new(home.clone()),
             zone: ZoneSettings {
                 zone: Hostname::parse_name("edge.saas.net").unwrap(),
                 txt_prefix: "_nameplate".into(),
@@ -125,6 +127,27 @@ async fn the_record_in_dns_makes_the_tenant_owner_and_repeats_change_nothing() {
 
     assert!(failed(&stand.deliver(event()).await).is_empty());
     assert_eq!((stand.claim().await, stand.looks()), (claim, 1));
+}
+
+#[tokio::test]
+async fn what_a_look_found_is_kept_beside_the_claim_and_means_the_same_when_judged_again() {
+    let stand = Stand::new().await;
+    assert!(failed(&stand.deliver(event()).await).is_empty());
+    let claim = stand.claim().await;
+    let kept = async || {
+        let document = stand.home.document(LOOKS_KIND, claim.claim_id.as_str()).await.unwrap().unwrap();
+        (document.version, serde_json::from_str::<StoredLooks>(&document.body).unwrap().looks)
+    };
+    let (version, looks) = kept().await;
+    assert_eq!(looks.len(), 1);
+    let judged = looks[0].judge().finding.unwrap();
+    let problem = claim.problem.unwrap();
+    assert_eq!((judged.code, judged.action), (problem.code, problem.action));
+
+    // The same again is not written again.
+    stand.clock.advance(LookSchedule::default().floor * 2);
+    assert!(failed(&stand.deliver(event()).await).is_empty());
+    assert_eq!((stand.looks(), kept().await), (2, (version, looks)));
 }
 
 #[tokio::test]
