@@ -27,6 +27,22 @@ pub struct LookSubject {
     pub token: OwnershipToken,
     /// The edge's addresses, for names routed without a visible CNAME.
     pub edge_addresses: Vec<IpAddr>,
+    /// Proof (c); `None` in looks recorded before there was one.
+    #[serde(default)]
+    pub delegation: Option<DelegationSubject>,
+}
+
+/// What proof (c) expects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationSubject {
+    /// `_acme-challenge.<hostname>`: where the CNAME stands.
+    pub name: String,
+    /// `<claim>.acme.<zone>`: what it must name.
+    pub target: String,
+    /// `acme.<zone>`: what every claim's answers lie under.
+    pub answers_zone: String,
+    /// Whether the customer is asked for it, so that its absence is worth a question to the zone's own servers.
+    pub wanted: bool,
 }
 
 impl LookSubject {
@@ -144,6 +160,9 @@ pub struct Look {
     pub txt: Observed,
     /// TXT at the proof's name with the zone's apex repeated; asked only when the TXT is missing.
     pub txt_doubled: Option<Observed>,
+    /// CNAME at `_acme-challenge.<hostname>`; `None` when it was not wanted and the resolver shows none.
+    #[serde(default)]
+    pub delegation: Option<Observed>,
     /// How many queries the look sent.
     pub queries: u32,
 }

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 use domains::{
-    Answer, ChainEnd, ClaimId, Failure, Hostname, Look, LookSubject, Observed, OwnershipToken, Proof, Routing, ServerAnswer, ZoneCut, judge,
+    Answer, ChainEnd, ClaimId, DelegationSubject, Failure, Hostname, Look, LookSubject, Observed, OwnershipToken, Proof, Routing,
+    ServerAnswer, ZoneCut, judge,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -18,6 +19,8 @@ const CNAMES: &[&str] = &[
     "t.edge.acme-saas.io",
     "xours.t.edge.acme-saas.io.evil.com",
 ];
+const ANSWERS: &str = "ours.acme.edge.acme-saas.io";
+const DELEGATIONS: &[&str] = &[ANSWERS, "theirs.acme.edge.acme-saas.io", "brand.other-acme.net", "acme.edge.acme-saas.io"];
 const TXTS: &[&str] = &[TOKEN, "\"np-ours\"", " np-ours ", "np-theirs", "NP-OURS", "np-ours2", "", "\u{fffd}\u{0}\r\n", "v=spf1 -all"];
 const ADDRESSES: &[&str] = &["52.1.2.3", "52.1.2.4", "203.0.113.80", "2600:1f00::3", "2a00:1450::80", "not an address"];
 
@@ -30,6 +33,12 @@ fn subject(hostname: &str) -> LookSubject {
         txt_name: format!("_nameplate.{}", hostname.trim_start_matches("*.")),
         token: OwnershipToken::parse(TOKEN).unwrap(),
         edge_addresses: ["52.1.2.3", "52.1.2.4", "2600:1f00::3"].map(|address| address.parse().unwrap()).into(),
+        delegation: Some(DelegationSubject {
+            name: format!("_acme-challenge.{}", hostname.trim_start_matches("*.")),
+            target: ANSWERS.into(),
+            answers_zone: "acme.edge.acme-saas.io".into(),
+            wanted: hostname.starts_with('*'),
+        }),
     }
 }
 
@@ -73,8 +82,9 @@ fn looks() -> impl Strategy<Value = Look> {
     let end = select(&[ChainEnd::Complete, ChainEnd::Complete, ChainEnd::Loop, ChainEnd::TooLong, ChainEnd::Unknown][..]);
     let chain = vec(select(CNAMES).prop_map(str::to_owned), 0..=3);
     let (a, aaaa) = (observed(ADDRESSES), observed(ADDRESSES));
-    (zone, observed(CNAMES), chain, end, a, aaaa, observed(TXTS), option::of(observed(TXTS))).prop_map(
-        |(zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled)| Look {
+    let texts = (observed(TXTS), option::of(observed(TXTS)), option::of(observed(DELEGATIONS)));
+    (zone, observed(CNAMES), chain, end, a, aaaa, texts).prop_map(
+        |(zone, cname, chain, chain_end, a, aaaa, (txt, txt_doubled, delegation))| Look {
             zone,
             cname,
             chain,
@@ -83,6 +93,7 @@ fn looks() -> impl Strategy<Value = Look> {
             aaaa,
             txt,
             txt_doubled,
+            delegation,
             queries: 0,
         },
     )
@@ -96,6 +107,10 @@ fn speaks(observed: &Observed, shows: impl Fn(&[String]) -> bool) -> bool {
 
 fn speaks_by_cname(look: &Look) -> bool {
     speaks(&look.cname, |records| records == [TARGET])
+}
+
+fn speaks_by_delegation(look: &Look) -> bool {
+    look.delegation.as_ref().is_some_and(|observed| speaks(observed, |records| records == [ANSWERS]))
 }
 
 fn speaks_by_txt(look: &Look) -> bool {
@@ -117,9 +132,14 @@ proptest! {
     #[test]
     fn no_proof_is_found_while_any_side_lacks_the_record(look in looks(), subject in subjects()) {
         match judge(&look, &subject).proof {
+            Some(Proof::Delegation) => prop_assert!(speaks_by_delegation(&look)),
+            Some(_) if subject.hostname.is_wildcard() => prop_assert!(false, "only a delegation is of use to a wildcard"),
             Some(Proof::RoutingRecord) => prop_assert!(subject.can_be_alias() && speaks_by_cname(&look)),
             Some(Proof::Txt) => prop_assert!(speaks_by_txt(&look)),
-            None => prop_assert!(!(speaks_by_txt(&look) || subject.can_be_alias() && speaks_by_cname(&look))),
+            None => {
+                let by_others = speaks_by_txt(&look) || subject.can_be_alias() && speaks_by_cname(&look);
+                prop_assert!(!speaks_by_delegation(&look) && (subject.hostname.is_wildcard() || !by_others));
+            }
         }
     }
 
@@ -136,11 +156,14 @@ proptest! {
             let server = |n| ServerAnswer { server: format!("ns{n}"), answer: answer.clone() };
             Observed { name: observed.name.clone(), authority: (0..3).map(server).collect(), resolver: answer.clone() }
         };
-        let proved = Look { cname: all(&look.cname, &shown), txt: all(&look.txt, &token), ..look };
+        let answered = Answer::Records(vec![ANSWERS.into()]);
+        let delegation = Some(all(&look.txt, &answered));
+        let proved = Look { cname: all(&look.cname, &shown), txt: all(&look.txt, &token), delegation, ..look };
         prop_assert!(judge(&proved, &subject).proof.is_some());
         let lacking = Look {
             cname: silenced(&proved.cname, voice, silence.clone()),
-            txt: silenced(&proved.txt, voice, silence),
+            txt: silenced(&proved.txt, voice, silence.clone()),
+            delegation: proved.delegation.as_ref().map(|observed| silenced(observed, voice, silence)),
             ..proved
         };
         prop_assert_eq!(judge(&lacking, &subject).proof, None);
@@ -189,7 +212,7 @@ proptest! {
         let zone = Ok(ZoneCut { apex: "brand.com".into(), servers: vec!["ns0".into()] });
         let unread = Look {
             zone, cname: fails(&look.cname), a: fails(&look.a), aaaa: fails(&look.aaaa), txt: fails(&look.txt), chain: Vec::new(),
-            chain_end: ChainEnd::Unknown, ..look
+            chain_end: ChainEnd::Unknown, delegation: Some(fails(&look.txt)), ..look
         };
         let judged = judge(&unread, &subject);
         prop_assert_eq!(&judged.routing, &Routing::Unknown);
@@ -235,6 +258,7 @@ fn a_token_of_one_tenant_never_proves_the_claim_of_another() {
         aaaa: none("shop.brand.com"),
         txt: answers("_nameplate.shop.brand.com", "np-theirs"),
         txt_doubled: None,
+        delegation: None,
         queries: 0,
     };
     assert_eq!(judge(&look, &a).proof, Some(Proof::Txt));

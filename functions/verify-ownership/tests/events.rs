@@ -47,6 +47,7 @@ impl OwnershipLookup for Dns {
             aaaa: observed(subject.hostname.as_str(), records(Vec::new())),
             txt: observed(&subject.txt_name, Answer::NxDomain),
             txt_doubled: None,
+            delegation: None,
             queries: 6,
         }
     }

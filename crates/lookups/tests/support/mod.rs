@@ -9,7 +9,9 @@ use std::{
 };
 
 use dev_dns::{Config, DevDns, Quirk, RecordType};
-use domains::{ClaimId, Finding, Hostname, HostnamePolicy, Judgement, Look, LookSubject, OwnershipLookup, OwnershipToken, judge};
+use domains::{
+    ClaimId, DelegationSubject, Finding, Hostname, HostnamePolicy, Judgement, Look, LookSubject, OwnershipLookup, OwnershipToken, judge,
+};
 use hickory_proto::op::{Message, MessageType};
 use lookups::{LookupConfig, Lookups};
 use tokio::{
@@ -31,6 +33,12 @@ pub(crate) fn claim(hostname: &str, tenant: &str) -> LookSubject {
         txt_name: format!("_nameplate.{}", hostname.base()),
         token: OwnershipToken::parse(&format!("np-token-of-{tenant}")).unwrap(),
         edge_addresses: vec![EDGE.parse().unwrap(), "2001:db8::10".parse().unwrap()],
+        delegation: Some(DelegationSubject {
+            name: format!("_acme-challenge.{}", hostname.base()),
+            target: format!("claim{tenant}.acme.edge.test"),
+            answers_zone: "acme.edge.test".into(),
+            wanted: hostname.is_wildcard(),
+        }),
         hostname,
     }
 }
