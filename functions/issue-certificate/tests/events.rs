@@ -13,9 +13,9 @@ use std::{
 use async_trait::async_trait;
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use domains::{
-    Answer, Attempt, ChainEnd, Claim, ClaimId, ClaimKey, Clock, DomainTable, HandClock, Hostname, IssuancePolicy, IssueError, Issued,
-    Issuer, Judgement, Look, LookSchedule, LookSubject, Observed, OwnershipLookup, OwnershipToken, PreparedKey, ProblemCode, Proof,
-    RenewalWindow, Routing, SiteVersion, State, StateName, TenantId, ZoneSettings, decide,
+    Answer, Attempt, CaChoice, ChainEnd, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, HandClock, Hostname, IssuancePolicy,
+    IssueError, Issued, Issuer, Judgement, Look, LookSchedule, LookSubject, Observed, OrderPlan, OwnershipLookup, OwnershipToken,
+    PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, SiteVersion, State, StateName, TenantId, ZoneSettings, decide,
 };
 use issue_certificate::IssueCertificate;
 use steps::handle_batch;
@@ -45,6 +45,7 @@ impl OwnershipLookup for NoDns {
             aaaa: observed(subject.hostname.as_str()),
             txt: observed(&subject.txt_name),
             txt_doubled: None,
+            delegation: None,
             queries: 2,
         }
     }
@@ -64,7 +65,7 @@ impl Issuer for Ca {
         Ok(PreparedKey { csr: "MIIBVjCB/QIBADAAMFkw".into(), sealed_key: "sealed".into(), spki_sha256: "ab".repeat(32) })
     }
 
-    async fn order(&self, _: &Hostname) -> Result<String, IssueError> {
+    async fn order(&self, _: &Hostname, _: &OrderPlan) -> Result<String, IssueError> {
         Ok(format!("https://ca.saas.net/order/{}", self.orders.fetch_add(1, SeqCst) + 1))
     }
 
@@ -82,7 +83,7 @@ impl Issuer for Ca {
         })
     }
 
-    async fn renewal_window(&self, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
+    async fn renewal_window(&self, _: CaChoice, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
         Ok(None)
     }
 }
@@ -108,7 +109,13 @@ impl Stand {
         let (looks, now) = (LookSchedule::default(), clock.now());
         let registered = decide::register(key.clone(), claim_id, token, None, &looks, now);
         home.commit(&registered).await.unwrap();
-        let proved = Judgement { proof: Some(Proof::RoutingRecord), routing: Routing::OurTarget, txt_values: Vec::new(), finding: None };
+        let proved = Judgement {
+            proof: Some(Proof::RoutingRecord),
+            routing: Routing::OurTarget,
+            delegation: Delegation::None,
+            txt_values: Vec::new(),
+            finding: None,
+        };
         let claim = &registered.claims[0].item;
         home.commit(&decide::after_look(claim, None, None, &proved, &looks, now, now).unwrap()).await.unwrap();
 
