@@ -6,10 +6,12 @@
 //! - [`process`]: one child, killed when dropped, its log kept when the test fails.
 //! - [`product`]: `nameplate dev`, with its API.
 //! - [`peers`]: `dev-dns` and `dev-ca` as processes of their own, which outlive a killed product; a standalone `edge`.
+//! - [`pebble`]: another CA, for what a client must survive.
 //! - [`client`]: plain HTTP; [`visitor`]: verified HTTPS.
 //! - [`published`]: a bucket as the publisher leaves it, for a lone edge.
 //! - [`origin`]: an origin of our own, which can also be spoken to by WebSocket.
 //! - [`simulation`]: the functions alone, on virtual time.
+//! - [`resolver`]: what DNS says now.
 //! - [`sizes`]: how much of everything; [`chance`]: repeatable randomness.
 
 #![allow(clippy::unwrap_used, reason = "a harness: what it did not expect fails the test that it serves")]
@@ -17,11 +19,13 @@
 pub mod chance;
 pub mod client;
 pub mod origin;
+pub mod pebble;
 pub mod peers;
 pub mod ports;
 pub mod process;
 pub mod product;
 pub mod published;
+pub mod resolver;
 pub mod simulation;
 pub mod sizes;
 pub mod tools;

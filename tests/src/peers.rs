@@ -6,47 +6,89 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    client, ports,
+    client,
+    pebble::{Demands, Pebble},
+    ports,
     process::{Process, binary},
 };
 
 /// The operator's zone, as the product has it by default.
 const ZONE: &str = "edge.nameplate.test";
 
-/// `dev-dns` and `dev-ca`, which stay while the product is killed.
+/// `dev-dns` and a CA, which stay while the product is killed.
 #[derive(Debug)]
 pub struct Peers {
+    /// Where DNS is asked.
+    pub dns: String,
     /// Where DNS is edited.
     pub dns_admin: String,
-    /// The CA's counters.
-    pub ca_control: String,
+    /// The counters of `dev-ca`.
+    pub ca_control: Option<String>,
+    /// The CA, when it is Pebble.
+    pub pebble: Option<Pebble>,
     settings: Vec<(String, String)>,
     _dns: Process,
-    _ca: Process,
+    ca: Option<Process>,
 }
 
 impl Peers {
-    /// Starts both, for a product whose edge will answer challenges at a port chosen here.
+    /// Starts DNS and `dev-ca`, for a product whose edge will answer challenges at a port chosen here.
     pub async fn start(folder: &Path) -> Self {
-        let http = ports::free();
+        let mut peers = Self::dns_alone(folder).await;
+        let state = folder.join("peers-ca").display().to_string();
+        let (dns, port) = (peers.setting("NAMEPLATE_DNS_SERVER"), peers.http_port().to_string());
+        let arguments = ["--state", &state, "--dns", &dns, "--http-port", &port, "--control", "127.0.0.1:0"];
+        let (ca, ready) = started("dev-ca", &arguments, folder).await;
+        peers.use_ca(text(&ready, "directory"), text(&ready, "root"));
+        Self { ca_control: Some(text(&ready, "control")), ca: Some(ca), ..peers }
+    }
+
+    /// The same with Pebble as the CA.
+    pub async fn start_with_pebble(folder: &Path, demands: &Demands) -> Self {
+        let mut peers = Self::dns_alone(folder).await;
+        let dns = peers.setting("NAMEPLATE_DNS_SERVER").parse().expect("the DNS server's address");
+        let pebble = Pebble::start(folder, dns, peers.http_port(), demands).await;
+        peers.use_ca(pebble.directory.clone(), pebble.roots.display().to_string());
+        Self { pebble: Some(pebble), ..peers }
+    }
+
+    async fn dns_alone(folder: &Path) -> Self {
+        let (http, answers) = (ports::free(), ports::free());
+        let forward = format!("acme.{ZONE}={answers}");
         let dns_file = folder.join("peers-dns.json").display().to_string();
-        let arguments = ["--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--file", &dns_file, "--apex", ZONE];
+        let arguments = ["--dns", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--file", &dns_file, "--apex", ZONE, "--forward", &forward];
         let (dns, ready) = started("dev-dns", &arguments, folder).await;
-        let dns_address = text(&ready, "dns");
         let dns_admin = text(&ready, "admin");
         edit_dns(&dns_admin, &[json!({ "name": format!("*.t.{ZONE}"), "type": "A", "data": ["127.0.0.1"] })]).await;
-
-        let state = folder.join("peers-ca").display().to_string();
-        let port = http.port().to_string();
-        let arguments = ["--state", &state, "--dns", &dns_address, "--http-port", &port, "--control", "127.0.0.1:0"];
-        let (ca, ready) = started("dev-ca", &arguments, folder).await;
         let settings = vec![
             ("NAMEPLATE_LISTEN_HTTP".to_owned(), http.to_string()),
-            ("NAMEPLATE_DNS_SERVER".to_owned(), dns_address),
-            ("NAMEPLATE_ACME_DIRECTORY".to_owned(), text(&ready, "directory")),
-            ("NAMEPLATE_ACME_ROOT".to_owned(), text(&ready, "root")),
+            ("NAMEPLATE_LISTEN_ANSWERS".to_owned(), answers.to_string()),
+            ("NAMEPLATE_DNS_SERVER".to_owned(), text(&ready, "dns")),
         ];
-        Self { dns_admin, ca_control: text(&ready, "control"), settings, _dns: dns, _ca: ca }
+        Self { dns: text(&ready, "dns"), dns_admin, ca_control: None, pebble: None, settings, _dns: dns, ca: None }
+    }
+
+    fn use_ca(&mut self, directory: String, root: String) {
+        self.settings.push(("NAMEPLATE_ACME_DIRECTORY".to_owned(), directory));
+        self.settings.push(("NAMEPLATE_ACME_ROOT".to_owned(), root));
+    }
+
+    fn setting(&self, key: &str) -> String {
+        self.settings.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone()).expect("a setting made at the start")
+    }
+
+    fn http_port(&self) -> u16 {
+        self.setting("NAMEPLATE_LISTEN_HTTP").parse::<SocketAddr>().expect("an address").port()
+    }
+
+    /// Another Pebble beside the CA, which asks the same DNS and fetches from the same edge.
+    pub async fn second_pebble(&self, folder: &Path, demands: &Demands) -> Pebble {
+        Pebble::start(folder, self.dns.parse().expect("the DNS server's address"), self.http_port(), demands).await
+    }
+
+    /// Ends `dev-ca` as `kill -9` does.
+    pub async fn kill_ca(&mut self) {
+        self.ca.take().expect("it was started with dev-ca").kill().await;
     }
 
     /// What a product must be told to use them.

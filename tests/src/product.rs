@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{self, Answer},
+    pebble::{Demands, Pebble},
     peers::{Peers, edit_dns},
     ports,
     process::{Folder, Process, binary},
@@ -23,7 +24,7 @@ use crate::{
 const STARTS: usize = 5;
 
 /// Everything the product listens with.
-const LISTENERS: &[&str] = &["API", "HTTPS", "HTTP", "PRIVATE", "DNS", "DNS_ADMIN", "CA", "CA_CONTROL", "ORIGIN"];
+const LISTENERS: &[&str] = &["API", "HTTPS", "HTTP", "PRIVATE", "DNS", "DNS_ADMIN", "CA", "CA_CONTROL", "ORIGIN", "ANSWERS"];
 
 /// The whole product, running or killed.
 #[derive(Debug)]
@@ -48,6 +49,13 @@ impl Product {
     /// Starts it with DNS and CA in processes of their own.
     pub async fn start_with_peers(settings: &[(&str, &str)]) -> Self {
         Self::start_binary_with_peers(binary("nameplate"), settings).await
+    }
+
+    /// Starts it with DNS and Pebble in processes of their own.
+    pub async fn start_with_pebble(demands: &Demands, settings: &[(&str, &str)]) -> Self {
+        let folder = Folder::new();
+        let peers = Peers::start_with_pebble(folder.path(), demands).await;
+        Self::launch(binary("nameplate"), folder, Some(peers), settings).await
     }
 
     /// The same with another build of it.
@@ -184,9 +192,22 @@ impl Product {
         self.api(Method::GET, &format!("/v1/domains/{hostname}?tenant={tenant}"), None).await.granted()
     }
 
+    /// Starts a Pebble beside the CA of the peers.
+    pub async fn start_second_pebble(&self, demands: &Demands) -> Pebble {
+        self.peers.as_ref().expect("it was started with peers").second_pebble(self.folder.path(), demands).await
+    }
+
+    /// The CA, given that it was started with Pebble.
+    pub fn pebble(&self) -> &Pebble {
+        self.peers.as_ref().and_then(|peers| peers.pebble.as_ref()).expect("it was started with Pebble")
+    }
+
     /// What happened at the CA.
     pub async fn ca_counters(&self) -> Value {
-        let control = self.peers.as_ref().map_or_else(|| self.endpoint("ca_control"), |peers| &peers.ca_control);
+        let control = match &self.peers {
+            None => self.endpoint("ca_control"),
+            Some(peers) => peers.ca_control.as_deref().expect("Pebble has no counters"),
+        };
         client::ask(Method::GET, &format!("{control}/counters"), None, None).await.expect("the CA answers").granted()
     }
 
@@ -223,10 +244,11 @@ impl Product {
     }
 }
 
-/// The records that a domain asks for, as the DNS editor wants them: those of one name and type together.
+/// The records that a domain asks for now, as the DNS editor wants them: those of one name and type together.
 pub fn records_of(domain: &Value) -> Vec<Value> {
     let mut records: Vec<Value> = Vec::new();
-    for wanted in domain["records"].as_array().expect("a registered domain asks for records") {
+    let due = |wanted: &&Value| wanted["due"] == "now";
+    for wanted in domain["records"].as_array().expect("a registered domain asks for records").iter().filter(due) {
         match records.iter_mut().find(|known| known["name"] == wanted["name"] && known["type"] == wanted["type"]) {
             Some(known) => known["data"].as_array_mut().unwrap().push(wanted["value"].clone()),
             None => records.push(json!({ "name": wanted["name"], "type": wanted["type"], "data": [wanted["value"]] })),

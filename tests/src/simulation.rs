@@ -15,9 +15,9 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bundles::{Digest, SealKeyPair};
 use bytes::Bytes;
 use domains::{
-    Answer, Attempt, Caller, Callers, ChainEnd, Claim, ClaimKey, Clock, Dispatch, HandClock, Hostname, HostnamePolicy, IssuancePolicy,
-    IssueError, Issued, Issuer, Listings, Look, LookSchedule, LookSubject, Observed, OwnershipLookup, PreparedKey, RenewalWindow, Role,
-    ServerAnswer, StepQueue, StoreError, Timestamp, ZoneCut, ZoneSettings,
+    Answer, Attempt, CaChoice, Caller, Callers, ChainEnd, Claim, ClaimKey, Clock, Dispatch, HandClock, Hostname, HostnamePolicy,
+    IssuancePolicy, IssueError, Issued, Issuer, Listings, Look, LookSchedule, LookSubject, Observed, OrderPlan, OwnershipLookup,
+    PreparedKey, RenewalWindow, Role, ServerAnswer, StepQueue, StoreError, Timestamp, ZoneCut, ZoneSettings,
 };
 use http::{Method, Request};
 use issue_certificate::IssueCertificate;
@@ -103,6 +103,7 @@ impl OwnershipLookup for SimulatedDns {
             txt: observed(&subject.txt_name, Answer::NxDomain),
             txt_doubled: None,
             further: domains::Further::default(),
+            delegation: None,
             queries: 6,
         }
     }
@@ -177,7 +178,7 @@ impl Issuer for SimulatedCa {
         Ok(PreparedKey { csr: BASE64_STANDARD.encode(csr.der()), sealed_key, spki_sha256: spki.to_string() })
     }
 
-    async fn order(&self, hostname: &Hostname) -> Result<String, IssueError> {
+    async fn order(&self, hostname: &Hostname, _: &OrderPlan) -> Result<String, IssueError> {
         self.unless_down()?;
         let mut book = locked(&self.book);
         book.orders += 1;
@@ -194,7 +195,7 @@ impl Issuer for SimulatedCa {
         Ok(Issued { chain, serial: format!("{serial:x}"), not_before, not_after, ari_id: None })
     }
 
-    async fn renewal_window(&self, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
+    async fn renewal_window(&self, _: CaChoice, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
         Ok(None)
     }
 }

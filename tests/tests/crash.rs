@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use system_tests::{chance::Chance, process::binary, product::Product, sizes};
+use system_tests::{chance::Chance, process::binary, product::Product, resolver::resolver, sizes};
 
 /// A short lease, so that what a killed worker held is taken up soon; a fast timer, which is what takes it up.
 const SETTINGS: &[(&str, &str)] =
@@ -81,5 +81,33 @@ async fn a_product_that_ends_at_a_named_moment_takes_the_same_order_up_again() {
         each_has_exactly_one_certificate(&product, &names).await;
         each_is_served(&product, &names).await;
         println!("{point}: taken up again");
+    }
+}
+
+/// The moments between which the answer of a dns-01 challenge stands in our zone.
+const ANSWER_POINTS: &[&str] = &["issue.answers_presented", "issue.finalize_sent", "issue.chain_fetched"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_product_that_ends_with_answers_in_its_zone_goes_on_and_takes_them_away() {
+    let binary = binary("failpoints/nameplate");
+    let settings: Vec<_> = SETTINGS.iter().copied().chain([("NAMEPLATE_HOSTNAMES_TENANT_WILDCARDS", "on")]).collect();
+    for point in ANSWER_POINTS {
+        let mut product = Product::start_binary_with_peers(binary.clone(), &settings).await;
+        product.kill().await;
+        assert!(product.try_restart(&[("FAILPOINTS", &format!("{point}=1*return"))]).await, "{point}: it did not start");
+        let names: Vec<String> = (0..sizes::size(6, 40)).map(|n| format!("*.brand{n}.test")).collect();
+        let records = stream::iter(&names).map(|name| product.register(name, "crash")).buffer_unordered(8).concat().await;
+        product.set_dns(&records).await;
+        assert!(product.ended(Duration::from_secs(20)).await, "{point} was never reached");
+        product.restart().await;
+        product.all_ready(names.len(), RECOVERED).await;
+        each_has_exactly_one_certificate(&product, &names).await;
+        let resolver = resolver(product.peers.as_ref().expect("it was started with peers").dns.parse().unwrap());
+        for record in &records {
+            let answers = format!("{}.", record["data"][0].as_str().unwrap());
+            let left = resolver.txt_lookup(answers).await;
+            assert!(left.as_ref().is_err_and(|error| error.is_nx_domain()), "{point}: {left:?} for {record}");
+        }
+        println!("{point}: {} wildcards, nothing left in the answer zone", names.len());
     }
 }

@@ -31,6 +31,7 @@ use std::{
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
 mod admin;
+mod forward;
 mod handle;
 mod names;
 mod observed;
@@ -48,6 +49,7 @@ pub use quirks::{Quirk, QuirkError};
 pub use record::{Record, RecordError, RecordType};
 pub use zone::EditError;
 
+use forward::Forward;
 use persist::{Claimed, Keeper, Progress};
 use zone::{Contents, Edit, Settings};
 
@@ -73,6 +75,8 @@ pub struct Config {
     pub default_ttl: u32,
     /// How many labels a registered domain has: a zone begins at every such name at or below which there are records.
     pub registered_labels: usize,
+    /// Zones that another server answers for, by their apex: clients that ask for recursion get its answers.
+    pub forwards: Vec<(String, SocketAddr)>,
 }
 
 impl Default for Config {
@@ -84,6 +88,7 @@ impl Default for Config {
             apexes: Vec::new(),
             default_ttl: DEFAULT_TTL_SECONDS,
             registered_labels: DEFAULT_REGISTERED_LABELS,
+            forwards: Vec::new(),
         }
     }
 }
@@ -146,6 +151,11 @@ impl DevDns {
         for apex in &config.apexes {
             apexes.push(names::parse_name(apex).map_err(|source| Error::Apex { apex: apex.clone(), source })?.to_lowercase());
         }
+        let mut forwards = Vec::with_capacity(config.forwards.len());
+        for (apex, server) in &config.forwards {
+            let parsed = names::parse_name(apex).map_err(|source| Error::Apex { apex: apex.clone(), source })?;
+            forwards.push(Forward { apex: parsed.to_lowercase(), server: *server });
+        }
         if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
             return Err(Error::AdminNotLoopback(admin));
         }
@@ -163,6 +173,7 @@ impl DevDns {
             address: server::own_address(dns),
             default_ttl: config.default_ttl,
             registered_labels: config.registered_labels.max(1),
+            forwarded: forwards.iter().map(|forward| forward.apex.clone()).collect(),
         };
         let mut contents = Contents::new(settings, &apexes, stored.as_ref().map_or(0, |stored| stored.changes));
         if let (Some(file), Some(stored)) = (&file, stored) {
@@ -183,7 +194,7 @@ impl DevDns {
             tokio::spawn(keeper.run())
         });
         let zone = Zone::new(contents, changed, progress);
-        let mut listeners = vec![("DNS", tokio::spawn(answer_until_stopped(zone.clone(), udp, tcp, stop_listening.subscribe())))];
+        let mut listeners = vec![("DNS", tokio::spawn(answer_until_stopped(zone.clone(), forwards, udp, tcp, stop_listening.subscribe())))];
         if let Some(listener) = admin {
             listeners.push(("admin", tokio::spawn(admin::serve(listener, zone.clone(), stop_listening.subscribe()))));
         }
@@ -229,8 +240,14 @@ impl DevDns {
     }
 }
 
-async fn answer_until_stopped(zone: Zone, udp: tokio::net::UdpSocket, tcp: TcpListener, mut stop: watch::Receiver<()>) {
-    let mut server = server::serve(zone, udp, tcp);
+async fn answer_until_stopped(
+    zone: Zone,
+    forwards: Vec<Forward>,
+    udp: tokio::net::UdpSocket,
+    tcp: TcpListener,
+    mut stop: watch::Receiver<()>,
+) {
+    let mut server = server::serve(zone, forwards, udp, tcp);
     tokio::select! {
         ended = server.block_until_done() => {
             if let Err(error) = ended {

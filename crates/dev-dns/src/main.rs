@@ -37,6 +37,14 @@ struct Options {
     /// How many labels a registered domain has
     #[arg(long, default_value_t = DEFAULT_REGISTERED_LABELS)]
     registered_labels: usize,
+    /// A zone that another server answers for, as NAME=ADDRESS:PORT; may be given several times
+    #[arg(long = "forward", value_name = "NAME=ADDR", value_parser = forward)]
+    forwards: Vec<(String, SocketAddr)>,
+}
+
+fn forward(text: &str) -> Result<(String, SocketAddr), String> {
+    let (apex, server) = text.split_once('=').ok_or("write NAME=ADDRESS:PORT")?;
+    Ok((apex.to_owned(), server.parse().map_err(|_| format!("`{server}` is not an address with a port"))?))
 }
 
 #[tokio::main]
@@ -51,10 +59,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
-    let Options { dns, admin, file, apexes, default_ttl, registered_labels } = options;
+    let Options { dns, admin, file, apexes, default_ttl, registered_labels, forwards } = options;
     // Listened for before the ready line, so that whoever reads that line may stop the server at once.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let server = DevDns::start(Config { dns, admin: Some(admin), file, apexes, default_ttl, registered_labels }).await?;
+    let server = DevDns::start(Config { dns, admin: Some(admin), file, apexes, default_ttl, registered_labels, forwards }).await?;
     let admin = server.admin_addr().map(|address| format!("http://{address}"));
     let ready = serde_json::json!({ "dns": server.dns_addr(), "admin": admin });
     writeln!(io::stdout(), "{ready}")?;

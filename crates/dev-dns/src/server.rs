@@ -24,6 +24,7 @@ use hickory_server::{
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::{
+    forward::{self, Forward},
     handle::Zone,
     observed::Transport,
     zone::{Answer, Question},
@@ -64,8 +65,8 @@ pub(crate) fn own_address(listening: SocketAddr) -> IpAddr {
 }
 
 /// Starts answering.
-pub(crate) fn serve(zone: Zone, udp: UdpSocket, tcp: TcpListener) -> Server<impl RequestHandler> {
-    let mut server = Server::new(Handler { zone });
+pub(crate) fn serve(zone: Zone, forwards: Vec<Forward>, udp: UdpSocket, tcp: TcpListener) -> Server<impl RequestHandler> {
+    let mut server = Server::new(Handler { zone, forwards });
     server.register_socket(udp);
     server.register_listener(tcp, TCP_IDLE, TCP_BUFFERED_ANSWERS);
     server
@@ -73,6 +74,26 @@ pub(crate) fn serve(zone: Zone, udp: UdpSocket, tcp: TcpListener) -> Server<impl
 
 struct Handler {
     zone: Zone,
+    forwards: Vec<Forward>,
+}
+
+impl Handler {
+    /// Finishes an answer at the server of another zone.
+    async fn follow(&self, mut answer: Answer, wanted: WireType) -> Answer {
+        let Some(name) = answer.onward.take() else { return answer };
+        match forward::ask(&self.forwards, &name, wanted).await {
+            Ok(told) => {
+                answer.code = told.metadata.response_code;
+                answer.answers.extend(told.answers);
+                answer.authorities = told.authorities;
+                answer
+            }
+            Err(error) => {
+                tracing::debug!(%error, %name, "the server of a forwarded zone gave no answer");
+                Answer::bare(ResponseCode::ServFail)
+            }
+        }
+    }
 }
 
 /// An answer on its way into a message.
@@ -90,7 +111,10 @@ impl RequestHandler for Handler {
             _ => Transport::Tcp,
         };
         let (answer, quirk) = match question(request) {
-            Ok(question) => self.zone.consider(&question, transport),
+            Ok(question) => {
+                let (answer, quirk) = self.zone.consider(&question, transport);
+                (self.follow(answer, question.record_type).await, quirk)
+            }
             Err(code) => (Answer::bare(code), None),
         };
         let mut reply = Reply::new(request, answer);

@@ -48,12 +48,14 @@ pub(crate) struct Answer {
     pub(crate) answers: Vec<Answered>,
     pub(crate) authorities: Vec<Answered>,
     pub(crate) additionals: Vec<Answered>,
+    /// The name that another server has to be asked for, to finish this answer.
+    pub(crate) onward: Option<Name>,
 }
 
 impl Answer {
     /// An answer that is a response code and nothing else.
     pub(crate) fn bare(code: ResponseCode) -> Self {
-        Self { code, authoritative: false, answers: Vec::new(), authorities: Vec::new(), additionals: Vec::new() }
+        Self { code, authoritative: false, answers: Vec::new(), authorities: Vec::new(), additionals: Vec::new(), onward: None }
     }
 }
 
@@ -93,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) default_ttl: u32,
     /// How many labels a registered domain has.
     pub(crate) registered_labels: usize,
+    /// The apexes of the zones that another server answers for.
+    pub(crate) forwarded: Vec<Name>,
 }
 
 #[derive(Clone, Debug)]
@@ -235,6 +239,9 @@ impl Contents {
             if answer.answers.iter().any(|alias| alias.name == owner) {
                 break;
             }
+            if self.settings.forwarded.iter().any(|apex| apex.zone_of(&owner)) {
+                return self.onward(answer, question, owner);
+            }
             let key = Key::of(&owner);
             let Some(zone) = self.zone_of(&key, &owner) else { return outside(answer, question, home.is_some()) };
             match &home {
@@ -262,6 +269,16 @@ impl Contents {
         }
         // The chain is a circle or too long. A resolver calls that a failure; an authority has said what it knows.
         if question.recursion_desired { Answer::bare(ResponseCode::ServFail) } else { answer }
+    }
+
+    /// Another server's zone: a resolver asks it, an authority says no more than that it is not its own.
+    fn onward(&self, mut answer: Answer, question: &Question, owner: Name) -> Answer {
+        if question.recursion_desired {
+            answer.onward = Some(owner);
+        } else if answer.answers.is_empty() {
+            answer.code = ResponseCode::Refused;
+        }
+        answer
     }
 
     fn conclude(&self, mut answer: Answer, question: &Question, zone: &Zone<'_>, source: &[u8], owner: &Name) -> Answer {

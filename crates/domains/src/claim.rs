@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CaaIssuer, ClaimId, ClaimKey, Hostname, LookSubject, Nudge, OwnershipToken, Problem, ProblemCode, Routing, SiteVersion, Step, TenantId,
+    CaaIssuer, ClaimId, ClaimKey, Delegation, DelegationSubject, Hostname, LookSubject, Nudge, OwnershipToken, Problem, ProblemCode,
+    Routing, SiteVersion, Step, TenantId,
 };
 
 /// The schema number written with every claim.
@@ -24,6 +25,8 @@ pub enum Proof {
     RoutingRecord,
     /// (b) the claim's token stands in TXT.
     Txt,
+    /// (c) the hostname's `_acme-challenge` is delegated to the claim's own name in the answer zone.
+    Delegation,
 }
 
 /// One tenant's claim to one hostname.
@@ -77,6 +80,9 @@ pub struct LastLook {
     pub proof: Option<Proof>,
     /// Where the name led.
     pub routing: Routing,
+    /// Where the name's dns-01 challenges led.
+    #[serde(default)]
+    pub delegation: Delegation,
 }
 
 /// Where a claim is on its walk. Each variant owns what is true only there.
@@ -157,6 +163,9 @@ pub struct Issuance {
     pub attempt: Option<Attempt>,
     /// Failed attempts in a row.
     pub failures: u32,
+    /// The CA that the next order goes to.
+    #[serde(default)]
+    pub ca: CaChoice,
 }
 
 /// One order at one CA.
@@ -172,6 +181,46 @@ pub struct Attempt {
     pub spki_sha256: String,
     /// The order's URL; stored before anything is asked of the order.
     pub order_url: Option<String>,
+    /// What the order is, so that whoever resumes repeats it.
+    #[serde(default)]
+    pub plan: OrderPlan,
+}
+
+/// What an order is to be, decided before it is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPlan {
+    /// How its challenge is answered.
+    pub challenge: ChallengeWay,
+    /// The renewal identifier of the certificate it replaces (RFC 9773, section 5), when that is the same CA's.
+    pub replaces: Option<String>,
+    /// The CA it is made at.
+    #[serde(default)]
+    pub ca: CaChoice,
+}
+
+/// One of the CAs of an installation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaChoice {
+    /// The one that certificates come from.
+    #[default]
+    First,
+    /// The one to turn to while the first is down or limited for too long.
+    Second,
+}
+
+/// How an order's challenge is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChallengeWay {
+    /// By the edge, which needs no more than the account's thumbprint.
+    #[default]
+    Http01,
+    /// In the answer zone, where the hostname's `_acme-challenge` leads.
+    Dns01 {
+        /// The claim's name there.
+        name: String,
+    },
 }
 
 /// What is known of the certificate in service.
@@ -189,6 +238,9 @@ pub struct CertificateFacts {
     pub not_after: Timestamp,
     /// The identifier renewal information is asked under (RFC 9773, section 4.1).
     pub ari_id: Option<String>,
+    /// The CA that issued it.
+    #[serde(default)]
+    pub ca: CaChoice,
 }
 
 /// Whether the bucket shows the certificate in service.
@@ -446,6 +498,30 @@ impl Claim {
         Nudge { hostname: self.key.hostname.clone(), tenant: self.key.tenant.clone(), version: self.version }
     }
 
+    /// How the name was proved, once it was.
+    pub fn proof(&self) -> Option<Proof> {
+        match &self.state {
+            State::AwaitingRouting { proof, .. } | State::Issuing { proof, .. } | State::Active { proof, .. } => Some(*proof),
+            State::AwaitingProof { .. } | State::Removing { .. } | State::Removed { .. } => None,
+        }
+    }
+
+    /// Whether the customer is asked to delegate the name's challenges: for a wildcard, which has no other challenge; for a name that was
+    /// proved so; and for one that leads elsewhere, because another server or a proxy stands there, which gets its certificate first.
+    pub fn asks_for_delegation(&self) -> bool {
+        let is_live = || {
+            // What leads here in part is not live elsewhere: its own finding says what is wrong with it.
+            let in_part = |problem: &Problem| matches!(problem.code, ProblemCode::DnsAddressMixed | ProblemCode::DnsAaaaElsewhere);
+            let elsewhere = |look: &LastLook| look.routing == Routing::Elsewhere && !self.problem.as_ref().is_some_and(in_part);
+            self.last_look.as_ref().is_some_and(|look| elsewhere(look) || look.delegation == Delegation::Ours)
+        };
+        match (&self.state, self.proof()) {
+            (_, None) => self.key.hostname.is_wildcard() || is_live(),
+            (State::AwaitingRouting { .. }, Some(_)) => is_live(),
+            (_, Some(proof)) => proof == Proof::Delegation,
+        }
+    }
+
     /// What this claim expects of DNS.
     pub fn look_subject(&self, zone: &ZoneSettings) -> LookSubject {
         LookSubject {
@@ -457,6 +533,12 @@ impl Claim {
             token: self.token.clone(),
             edge_addresses: zone.edge_addresses.clone(),
             issuers: zone.issuers.clone(),
+            delegation: Some(DelegationSubject {
+                name: zone.delegation_name(&self.key.hostname),
+                target: zone.answer_name(&self.claim_id),
+                answers_zone: zone.answers_zone(),
+                wanted: self.asks_for_delegation(),
+            }),
         }
     }
 
@@ -494,6 +576,21 @@ impl ZoneSettings {
     /// `<claim>.t.<zone>`.
     pub fn routing_target(&self, claim: &ClaimId) -> String {
         format!("{claim}.t.{}", self.zone)
+    }
+
+    /// `acme.<zone>`: the zone with the answers of dns-01 challenges.
+    pub fn answers_zone(&self) -> String {
+        format!("acme.{}", self.zone)
+    }
+
+    /// `<claim>.acme.<zone>`: where the claim's answers stand.
+    pub fn answer_name(&self, claim: &ClaimId) -> String {
+        format!("{claim}.acme.{}", self.zone)
+    }
+
+    /// `_acme-challenge.<hostname>`: what a customer delegates. A wildcard's is its base's (RFC 8555, section 8.4).
+    pub fn delegation_name(&self, hostname: &Hostname) -> String {
+        format!("_acme-challenge.{}", hostname.base())
     }
 
     /// `<prefix>.<hostname>`.

@@ -10,10 +10,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::{
-    Actor, Attempt, CLAIM_SCHEMA, CertificateFacts, Change, Claim, ClaimId, ClaimKey, Disposition, Finding, HistoryEntry, Issuance,
-    IssueError, Issued, Judgement, LastLook, LookSchedule, Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication,
-    Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate, Suspension, TenantId, claim::after,
-    renewal,
+    Actor, Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, ChallengeWay, Change, Claim, ClaimId, ClaimKey, Delegation, Disposition,
+    Finding, HistoryEntry, Issuance, IssueError, Issued, Judgement, LastLook, LookSchedule, OrderPlan, Owner, OwnershipToken, PreparedKey,
+    Problem, ProblemCode, Proof, Publication, Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate,
+    Suspension, TenantId, ZoneSettings, claim::after, renewal,
 };
 
 pub use suspension::{resume, suspend};
@@ -27,11 +27,78 @@ pub struct IssuancePolicy {
     pub first_retry: Duration,
     /// The longest wait between attempts.
     pub retry_cap: Duration,
+    /// When to turn to the second CA; `None` without one.
+    pub failover: Option<Failover>,
+}
+
+/// When an order goes to the second CA instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// How long the first may be unavailable.
+    pub unavailable_for: Duration,
+    /// How long a limit of the first may keep a new name waiting.
+    pub new_name_patience: Duration,
+    /// How much of a certificate's life must be left when a limit of the first lets it be renewed.
+    pub renewal_slack: Duration,
+    /// Whether the edge's answers to http-01 challenges fit the second CA as well, as they do when both accounts have one key. Otherwise only
+    /// names whose challenges are delegated can turn to it.
+    pub http_01: bool,
+}
+
+impl Default for Failover {
+    /// Our choice: an outage of the first is waited out for half an hour, which most are over by; a certificate keeps three days, in which
+    /// a person can act.
+    fn default() -> Self {
+        Self {
+            unavailable_for: Duration::from_secs(30 * 60),
+            new_name_patience: Duration::from_secs(3600),
+            renewal_slack: Duration::from_secs(3 * 86_400),
+            http_01: true,
+        }
+    }
+}
+
+/// The CA that the order after this refusal goes to.
+///
+/// Away from the first only when it is down for too long, or its limit lasts beyond what the name can wait; back to it after any failure of
+/// the second, which is there for the meantime. Without a second there is no choice.
+pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, now: Timestamp) -> CaChoice {
+    let Some(issuance) = claim.issuance() else { return CaChoice::First };
+    let at = issuance.attempt.as_ref().map_or(issuance.ca, |attempt| attempt.plan.ca);
+    let Some(failover) = failover else { return CaChoice::First };
+    let turn = match (at, error) {
+        (_, IssueError::NotYet { .. }) => return at,
+        (CaChoice::Second, _) => false,
+        (CaChoice::First, IssueError::Unavailable { .. }) => {
+            let down = claim.problem.as_ref().filter(|problem| problem.code == ProblemCode::CaUnavailable);
+            down.is_some_and(|problem| elapsed(problem.since, now) >= failover.unavailable_for)
+        }
+        (CaChoice::First, IssueError::RateLimited { retry_after, .. }) => {
+            let wait = retry_after.unwrap_or_default();
+            match &claim.state {
+                State::Active { certificate, .. } => after(after(now, wait), failover.renewal_slack) > certificate.not_after,
+                _ => wait > failover.new_name_patience,
+            }
+        }
+        (CaChoice::First, _) => false,
+    };
+    let way = issuance.attempt.as_ref().map(|attempt| &attempt.plan.challenge);
+    let can_answer = failover.http_01 || matches!(way, Some(ChallengeWay::Dns01 { .. }));
+    if turn && can_answer { CaChoice::Second } else { CaChoice::First }
+}
+
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 impl Default for IssuancePolicy {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(90), first_retry: Duration::from_secs(60), retry_cap: Duration::from_secs(86_400) }
+        Self {
+            lease: Duration::from_secs(90),
+            first_retry: Duration::from_secs(60),
+            retry_cap: Duration::from_secs(86_400),
+            failover: None,
+        }
     }
 }
 
@@ -102,7 +169,7 @@ pub fn after_look(
     looked_at: Timestamp,
     now: Timestamp,
 ) -> Option<Change> {
-    let last_look = Some(LastLook { at: now, proof: judgement.proof, routing: judgement.routing.clone() });
+    let last_look = Some(LastLook::of(judgement, now));
     let next_look = looks.next_look(claim.since, now);
     match &claim.state {
         State::AwaitingProof { expires_at, first_proved, .. } => {
@@ -140,6 +207,11 @@ pub fn after_look(
                 let (state, problem) = ready_to_issue(claim, *proof, judgement, looks, now);
                 return Some(rewrite(claim, state, problem, last_look, now, Some("routing_seen")));
             }
+            if judgement.delegation == Delegation::Ours {
+                // The certificate can come before the name leads here, and for one that never shows that it does.
+                let (state, problem) = ready_to_issue(claim, Proof::Delegation, judgement, looks, now);
+                return Some(rewrite(claim, state, problem, last_look, now, Some("delegation_seen")));
+            }
             let state = State::AwaitingRouting { proof: *proof, next_look };
             Some(rewrite(claim, state, dated(judgement.finding.clone(), claim, now, next_look), last_look, now, None))
         }
@@ -150,18 +222,31 @@ pub fn after_look(
 
 fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<LastLook>, looks: &LookSchedule, now: Timestamp) -> Change {
     let mut state = claim.state.clone();
-    let (problem, next) = match (&judgement.routing, at_risk(claim, judgement)) {
+    let (problem, next) = match standing(claim, judgement) {
         // What could not be learned says nothing: the problem stays as it is, and we look again soon.
-        (Routing::Unknown, _) => (claim.problem.clone(), after(now, looks.cap)),
-        (_, Some(finding)) => {
+        Standing::Unknown => (claim.problem.clone(), after(now, looks.cap)),
+        Standing::AtRisk => {
             let since = claim.problem.as_ref().filter(|p| p.code == ProblemCode::AtRisk).map_or(now, |p| p.since);
             let grace_ends = after(since, looks.at_risk_grace);
             let next = if now < grace_ends { looks.next_look(since, now).min(grace_ends) } else { after(now, looks.health) };
-            (Some(finding.into_problem(claim.problem.as_ref(), now, next)), next)
+            (Some(at_risk(claim, judgement).into_problem(claim.problem.as_ref(), now, next)), next)
         }
-        (_, None) => {
-            let healed =
-                |problem: &Problem| matches!(problem.code, ProblemCode::AtRisk | ProblemCode::Contested) || problem.code.is_of_a_look();
+        // A suspended name is served by nobody, so there is nothing to switch to.
+        Standing::Delegated if claim.suspension.is_some() => (claim.problem.clone(), after(now, looks.health)),
+        Standing::Delegated => match served_by_every_edge_from(&claim.state, looks) {
+            Some(from) if from <= now => {
+                let since = claim.problem.as_ref().filter(|p| p.code == ProblemCode::NotRouted).map_or(now, |p| p.since);
+                // What stayed so for longer than a claim may wait is meant to stay, as behind a proxy.
+                let lasting = elapsed(since, now) > looks.claim_life;
+                let next = if lasting { after(now, looks.health) } else { looks.next_look(since, now) };
+                (Some(not_routed(claim, judgement).into_problem(claim.problem.as_ref(), now, next)), next)
+            }
+            from => (claim.problem.clone(), from.unwrap_or_else(|| looks.next_look(claim.since, now).max(after(now, settling(looks))))),
+        },
+        Standing::Here => {
+            let healed = |problem: &Problem| {
+                matches!(problem.code, ProblemCode::AtRisk | ProblemCode::NotRouted | ProblemCode::Contested) || problem.code.is_of_a_look()
+            };
             let stays = claim.problem.clone().filter(|problem| !healed(problem));
             match (&judgement.obstacle, &judgement.advice) {
                 // Served, and renewal would be refused: looked at again as closely as a name that left.
@@ -192,13 +277,39 @@ fn grace_event(claim: &Claim, problem: Option<&Problem>, looks: &LookSchedule, n
     (now >= ends && !told).then_some("at_risk_grace_ended")
 }
 
-/// Begins a move of the issuance: takes the lease, and stores key and CSR when there are none yet, before anything is asked of the CA.
-pub fn lease_issuance(claim: &Claim, prepared: Option<PreparedKey>, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
+/// What the next order is to be, from what was last seen of the name; `None` when no challenge of it could be answered.
+///
+/// A delegated name is answered for in the answer zone, wherever the name leads: behind a proxy, or not here yet. Any other name must lead to
+/// the edge, and a wildcard has no challenge but dns-01.
+pub fn plan_order(claim: &Claim, seen: &LastLook, zone: &ZoneSettings) -> Option<OrderPlan> {
+    let challenge = if seen.delegation == Delegation::Ours {
+        ChallengeWay::Dns01 { name: zone.answer_name(&claim.claim_id) }
+    } else if seen.routing.is_ours() && !claim.key.hostname.is_wildcard() {
+        ChallengeWay::Http01
+    } else {
+        return None;
+    };
+    let ca = claim.issuance()?.ca;
+    let replaces = match &claim.state {
+        // Only the CA that issued a certificate knows it.
+        State::Active { certificate, .. } if certificate.ca == ca => certificate.ari_id.clone(),
+        _ => None,
+    };
+    Some(OrderPlan { challenge, replaces, ca })
+}
+
+/// Begins a move of the issuance: takes the lease, and stores key, CSR and plan when there are none yet, before anything is asked of the CA.
+pub fn lease_issuance(
+    claim: &Claim,
+    prepared: Option<(PreparedKey, OrderPlan)>,
+    policy: &IssuancePolicy,
+    now: Timestamp,
+) -> Option<Change> {
     change_issuance(claim, now, |issuance| {
         issuance.next_look = after(now, policy.lease);
-        if let Some(key) = prepared {
+        if let Some((key, plan)) = prepared {
             let PreparedKey { csr, sealed_key, spki_sha256 } = key;
-            issuance.attempt = Some(Attempt { started_at: now, csr, sealed_key, spki_sha256, order_url: None });
+            issuance.attempt = Some(Attempt { started_at: now, csr, sealed_key, spki_sha256, order_url: None, plan });
         }
     })
 }
@@ -228,8 +339,12 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         not_before: issued.not_before,
         not_after: issued.not_after,
         ari_id: issued.ari_id.clone(),
+        ca: attempt.plan.ca,
     };
+    let leads_here = claim.last_look.as_ref().is_none_or(|look| look.routing.is_ours());
     let (proof, health_look, before, event) = match &claim.state {
+        // Whoever is to switch the name now must be told so as soon as every edge serves it.
+        State::Issuing { proof, .. } if !leads_here => (*proof, after(now, settling(looks)), None, "certificate_recorded"),
         State::Issuing { proof, .. } => (*proof, after(now, looks.health), None, "certificate_recorded"),
         State::Active { proof, health_look, certificate, .. } => (*proof, *health_look, Some(certificate.version), "certificate_renewed"),
         _ => return None,
@@ -248,14 +363,15 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         renewal: Renewal {
             due_at,
             window_poll: facts.ari_id.as_ref().map(|_| renewal::first_window_poll(&facts, now)),
-            issuance: Issuance { next_look: due_at, attempt: None, failures: 0 },
+            issuance: Issuance { next_look: due_at, attempt: None, failures: 0, ca: CaChoice::First },
         },
         certificate: facts,
         renewed: before.is_some(),
         publication: Publication::Due { next_look: now },
         health_look,
     };
-    let problem = claim.problem.clone().filter(|problem| problem.code == ProblemCode::Contested);
+    let stays = |problem: &Problem| matches!(problem.code, ProblemCode::Contested | ProblemCode::NotRouted);
+    let problem = claim.problem.clone().filter(stays);
     let mut change = rewrite(claim, state, problem, claim.last_look.clone(), now, Some(event));
     change.owner = Some(Put { item: owner_after, expected: Some(owner.version) });
     change.certificate = Some(certificate);
@@ -267,14 +383,21 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
 pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
     let issuance = issuance_mut(&mut state)?;
+    let next_ca = next_ca(claim, error, policy.failover.as_ref(), now);
+    let turns = next_ca != issuance.attempt.as_ref().map_or(issuance.ca, |attempt| attempt.plan.ca);
+    issuance.ca = next_ca;
+    let way = issuance.attempt.as_ref().map(|attempt| attempt.plan.challenge.clone()).unwrap_or_default();
     let waiting_on_ca = matches!(error, IssueError::NotYet { .. });
     if !waiting_on_ca {
         issuance.failures = issuance.failures.saturating_add(1);
     }
-    if !error.keeps_the_order() {
+    // The order stays where it is; the next one is made elsewhere.
+    if turns || !error.keeps_the_order() {
         issuance.attempt = None;
     }
     let wait = match error.disposition() {
+        // Nothing is known against the other CA.
+        _ if turns && next_ca == CaChoice::Second => Duration::ZERO,
         Disposition::Retry { after: Some(wait) } => wait,
         Disposition::Retry { after: None } if waiting_on_ca => policy.first_retry.min(Duration::from_secs(5)),
         Disposition::Retry { after: None } | Disposition::AskCustomer => policy.backoff(issuance.failures),
@@ -283,7 +406,7 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     // A CA that says "at once" must not make us busy.
     let next_look = after(now, wait.max(Duration::from_secs(1)).min(policy.retry_cap.max(Duration::from_secs(1))));
     issuance.next_look = next_look;
-    let problem = match error.finding(&claim.key.hostname) {
+    let problem = match error.finding(&claim.key.hostname, &way) {
         Some(finding) => Some(finding.into_problem(claim.problem.as_ref(), now, next_look)),
         None => claim.problem.clone(),
     };
@@ -298,12 +421,12 @@ pub fn postpone_order(claim: &Claim, judgement: &Judgement, looks: &LookSchedule
     let since = claim.problem.as_ref().map_or(now, |problem| problem.since);
     let next_look = looks.next_look(since, now);
     issuance.next_look = next_look;
-    let obstacle = judgement.obstacle.clone().filter(|_| judgement.routing.is_ours());
-    let finding = if active { at_risk(claim, judgement) } else { None }.or(obstacle).or_else(|| judgement.finding.clone());
+    let obstacle = judgement.obstacle.clone();
+    let at_risk = (active && standing(claim, judgement) == Standing::AtRisk).then(|| at_risk(claim, judgement));
+    let finding = at_risk.or(obstacle).or_else(|| judgement.finding.clone());
     let problem = dated(finding, claim, now, next_look).or_else(|| claim.problem.clone());
-    let last_look = Some(LastLook { at: now, proof: judgement.proof, routing: judgement.routing.clone() });
     let event = grace_event(claim, problem.as_ref(), looks, now);
-    Some(rewrite(claim, state, problem, last_look, now, event))
+    Some(rewrite(claim, state, problem, Some(LastLook::of(judgement, now)), now, event))
 }
 
 /// Records the CA's renewal window, or that it has none; renewal happens at a point of the window that a restart does not move.
@@ -364,7 +487,7 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
 /// Proved and routed: the order comes at once, unless the look saw what would make the CA refuse.
 fn ready_to_issue(claim: &Claim, proof: Proof, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> (State, Option<Problem>) {
     let next_look = if judgement.may_order() { now } else { looks.next_look(now, now) };
-    let state = State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0 } };
+    let state = State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0, ca: CaChoice::First } };
     let told = judgement.obstacle.clone().or_else(|| judgement.advice.clone());
     (state, dated(told, claim, now, next_look))
 }
@@ -381,7 +504,7 @@ fn win(
     looks: &LookSchedule,
     now: Timestamp,
 ) -> Change {
-    let (state, problem) = if judgement.routing.is_ours() {
+    let (state, problem) = if judgement.routing.is_ours() || proof == Proof::Delegation {
         ready_to_issue(claim, proof, judgement, looks, now)
     } else {
         let next_look = looks.next_look(now, now);
@@ -399,11 +522,16 @@ fn win(
     change
 }
 
-/// Whether nothing in DNS speaks for `rival` any more: its target is not routed to, and its token is gone.
+/// Whether nothing in DNS speaks for `rival` any more: its target is not routed to, its token is gone, and so is its delegation.
 fn has_left(rival: &Claim, judgement: &Judgement) -> bool {
     let routed = judgement.routing == Routing::OtherClaim(rival.claim_id.clone()) || judgement.routing == Routing::Unknown;
     let token = judgement.txt_values.iter().any(|value| value == rival.token.as_str());
-    !routed && !token
+    let delegated = match &judgement.delegation {
+        Delegation::OtherClaim(claim) => *claim == rival.claim_id,
+        Delegation::Unknown => true,
+        Delegation::None | Delegation::Ours | Delegation::Elsewhere => false,
+    };
+    !routed && !token && !delegated
 }
 
 fn claimed_elsewhere(claim: &Claim, rival_left: bool) -> Finding {
@@ -439,13 +567,69 @@ fn tell_of_contest(change: &mut Change, rival: &Claim, now: Timestamp, next_look
     change.history.extend(told.history);
 }
 
-fn at_risk(claim: &Claim, judgement: &Judgement) -> Option<Finding> {
-    if judgement.routing.is_ours() || judgement.routing == Routing::Unknown {
-        return None;
+/// How an active name stands in DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It leads here and can be renewed.
+    Here,
+    /// It can be renewed, through its delegation, and does not lead here: not yet, or a proxy stands before it.
+    Delegated,
+    /// It can no longer be renewed.
+    AtRisk,
+    /// It could not be learned.
+    Unknown,
+}
+
+fn standing(claim: &Claim, judgement: &Judgement) -> Standing {
+    let wildcard = claim.key.hostname.is_wildcard();
+    match (&judgement.delegation, &judgement.routing) {
+        (Delegation::Ours, routing) if routing.is_ours() => Standing::Here,
+        (Delegation::Ours, Routing::Unknown) => Standing::Unknown,
+        (Delegation::Ours, _) => Standing::Delegated,
+        (_, routing) if routing.is_ours() && !wildcard => Standing::Here,
+        (Delegation::Unknown, _) => Standing::Unknown,
+        (_, Routing::Unknown) if !wildcard => Standing::Unknown,
+        _ => Standing::AtRisk,
     }
+}
+
+/// How long an index change may take to reach every edge, and a little more. They poll in a fraction of the shortest wait between two looks,
+/// or, on AWS, every 5 s with jitter.
+fn settling(looks: &LookSchedule) -> Duration {
+    looks.floor * 2
+}
+
+/// From when on every edge serves this name; `None` while that is not known.
+fn served_by_every_edge_from(state: &State, looks: &LookSchedule) -> Option<Timestamp> {
+    match state {
+        State::Active { publication: Publication::Done { at, .. }, .. } => Some(after(*at, settling(looks))),
+        // The certificate before this one is served.
+        State::Active { renewed: true, .. } => Some(Timestamp::MIN),
+        _ => None,
+    }
+}
+
+/// The last step of a name that got its certificate before it was switched.
+fn not_routed(claim: &Claim, judgement: &Judgement) -> Finding {
     let hostname = &claim.key.hostname;
     let seen = judgement.finding.as_ref();
-    Some(Finding {
+    let step = seen.map_or_else(|| format!("Lead {hostname} to the edge."), |finding| finding.action.clone());
+    Finding {
+        code: ProblemCode::NotRouted,
+        actor: Actor::Customer,
+        action: format!(
+            "The edge serves {hostname} now, so it can be switched without a gap. {step} Behind a proxying CDN, lead its origin here."
+        ),
+        about: seen.map_or_else(|| hostname.to_string(), |finding| finding.about.clone()),
+        expected: seen.map_or_else(|| "a record that leads to the edge".to_owned(), |finding| finding.expected.clone()),
+        saw: seen.map_or_else(|| "it leads elsewhere".to_owned(), |finding| finding.saw.clone()),
+    }
+}
+
+fn at_risk(claim: &Claim, judgement: &Judgement) -> Finding {
+    let hostname = &claim.key.hostname;
+    let seen = judgement.finding.as_ref();
+    Finding {
         code: ProblemCode::AtRisk,
         actor: Actor::Customer,
         action: seen.map_or_else(
@@ -455,7 +639,7 @@ fn at_risk(claim: &Claim, judgement: &Judgement) -> Option<Finding> {
         about: seen.map_or_else(|| hostname.to_string(), |finding| finding.about.clone()),
         expected: seen.map_or_else(|| "a record that leads to the edge".to_owned(), |finding| finding.expected.clone()),
         saw: seen.map_or_else(|| "it leads elsewhere".to_owned(), |finding| finding.saw.clone()),
-    })
+    }
 }
 
 fn expire(claim: &Claim, now: Timestamp) -> Change {
@@ -490,6 +674,13 @@ fn issuance_mut(state: &mut State) -> Option<&mut Issuance> {
         State::Issuing { issuance, .. } => Some(issuance),
         State::Active { renewal, .. } => Some(&mut renewal.issuance),
         _ => None,
+    }
+}
+
+impl LastLook {
+    /// What people and the next order need to know of a look.
+    pub fn of(judgement: &Judgement, at: Timestamp) -> Self {
+        Self { at, proof: judgement.proof, routing: judgement.routing.clone(), delegation: judgement.delegation.clone() }
     }
 }
 
@@ -551,5 +742,114 @@ fn entry(claim: &Claim, event: &str, detail: Option<String>, now: Timestamp) -> 
         state: claim.state.name().as_str().to_owned(),
         code: claim.problem.as_ref().map(|problem| problem.code.as_str().to_owned()),
         detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CertificateFacts, Hostname};
+
+    const NOW: &str = "2026-11-25T12:00:00Z";
+
+    fn at(hours: i64) -> Timestamp {
+        let now: Timestamp = NOW.parse().unwrap();
+        now.checked_add(jiff::SignedDuration::from_hours(hours)).unwrap()
+    }
+
+    fn claim(renews: Option<i64>, ca: CaChoice, challenge: ChallengeWay, down_since: Option<i64>) -> Claim {
+        let key = ClaimKey { hostname: Hostname::parse_name("shop.brand.com").unwrap(), tenant: TenantId::parse("t1").unwrap() };
+        let (id, token) = (ClaimId::parse("c1").unwrap(), OwnershipToken::parse("np-1").unwrap());
+        let registered = register(key, id, token, None, &LookSchedule::default(), at(-100));
+        let plan = OrderPlan { challenge, replaces: None, ca };
+        let attempt =
+            Attempt { started_at: at(0), csr: String::new(), sealed_key: String::new(), spki_sha256: String::new(), order_url: None, plan };
+        let issuance = Issuance { next_look: at(0), attempt: Some(attempt), failures: 0, ca };
+        let state = match renews {
+            None => State::Issuing { proof: Proof::RoutingRecord, issuance },
+            Some(hours_left) => State::Active {
+                proof: Proof::RoutingRecord,
+                certificate: CertificateFacts {
+                    version: SiteVersion(1),
+                    serial: "01".into(),
+                    spki_sha256: String::new(),
+                    not_before: at(-1000),
+                    not_after: at(hours_left),
+                    ari_id: None,
+                    ca: CaChoice::First,
+                },
+                renewed: false,
+                publication: Publication::Done { version: SiteVersion(1), at: at(-999) },
+                renewal: Renewal { due_at: at(0), window_poll: None, issuance },
+                health_look: at(1),
+            },
+        };
+        let unavailable = || IssueError::Unavailable { retry_after: None, detail: "503".into() };
+        let problem = down_since.map(|hours| {
+            let finding = unavailable().finding(&Hostname::parse_name("shop.brand.com").unwrap(), &ChallengeWay::Http01).unwrap();
+            finding.into_problem(None, at(hours), at(0))
+        });
+        Claim { state, problem, ..registered.claims[0].item.clone() }
+    }
+
+    #[test]
+    fn orders_turn_to_the_second_ca_only_when_the_first_cannot_be_waited_for_and_back_after_any_failure() {
+        use CaChoice::{First, Second};
+        let (http, dns) = (ChallengeWay::Http01, ChallengeWay::Dns01 { name: "c1.acme.edge.saas.net".into() });
+        let down = || IssueError::Unavailable { retry_after: None, detail: "503".into() };
+        let limited = |hours: u64| IssueError::RateLimited { retry_after: Some(Duration::from_secs(hours * 3600)), detail: "429".into() };
+        let refused = || IssueError::ChallengeFailed { detail: "404".into() };
+        let not_yet = || IssueError::NotYet { retry_after: None };
+        let both = Failover::default();
+        let apart = Failover { http_01: false, ..both };
+        for (what, claim, error, failover, expected) in [
+            ("down a moment", claim(None, First, http.clone(), None), down(), Some(both), First),
+            ("down an hour", claim(None, First, http.clone(), Some(-1)), down(), Some(both), Second),
+            ("down an hour, no second", claim(None, First, http.clone(), Some(-1)), down(), None, First),
+            ("down an hour, other key", claim(None, First, http.clone(), Some(-1)), down(), Some(apart), First),
+            ("down an hour, other key, delegated", claim(None, First, dns, Some(-1)), down(), Some(apart), Second),
+            ("a new name, a short limit", claim(None, First, http.clone(), None), limited(1), Some(both), First),
+            ("a new name, a long limit", claim(None, First, http.clone(), None), limited(2), Some(both), Second),
+            ("a renewal with time", claim(Some(30 * 24), First, http.clone(), None), limited(24), Some(both), First),
+            ("a renewal without", claim(Some(4 * 24), First, http.clone(), None), limited(25), Some(both), Second),
+            ("the customer's to mend", claim(None, First, http.clone(), Some(-1)), refused(), Some(both), First),
+            ("the second at work", claim(None, Second, http.clone(), Some(-1)), not_yet(), Some(both), Second),
+            ("the second fails", claim(None, Second, http.clone(), Some(-1)), refused(), Some(both), First),
+            ("the second is down, too", claim(None, Second, http, Some(-1)), down(), Some(both), First),
+        ] {
+            assert_eq!(next_ca(&claim, &error, failover.as_ref(), at(0)), expected, "{what}");
+            let policy = IssuancePolicy { failover, ..IssuancePolicy::default() };
+            let change = record_refusal(&claim, &error, &policy, at(0)).unwrap();
+            let after = change.claims[0].item.issuance().unwrap();
+            let before = claim.issuance().unwrap().ca;
+            assert_eq!(after.ca, expected, "{what}");
+            assert!(after.attempt.is_none() || before == expected, "{what}: an order is never resumed at the other CA");
+            let look = LastLook { at: at(0), proof: None, routing: Routing::OurTarget, delegation: Delegation::None };
+            let zone = ZoneSettings {
+                zone: Hostname::parse_name("edge.saas.net").unwrap(),
+                txt_prefix: "_nameplate".into(),
+                edge_addresses: Vec::new(),
+                issuers: Vec::new(),
+            };
+            assert_eq!(plan_order(&change.claims[0].item, &look, &zone).unwrap().ca, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn only_the_ca_that_issued_a_certificate_is_told_that_it_is_replaced() {
+        let look = LastLook { at: at(0), proof: None, routing: Routing::OurTarget, delegation: Delegation::None };
+        let zone = ZoneSettings {
+            zone: Hostname::parse_name("edge.saas.net").unwrap(),
+            txt_prefix: "_np".into(),
+            edge_addresses: Vec::new(),
+            issuers: Vec::new(),
+        };
+        for (ca, replaces) in [(CaChoice::First, Some("a.b".to_owned())), (CaChoice::Second, None)] {
+            let mut claim = claim(Some(24), ca, ChallengeWay::Http01, None);
+            if let State::Active { certificate, .. } = &mut claim.state {
+                certificate.ari_id = Some("a.b".into());
+            }
+            assert_eq!(plan_order(&claim, &look, &zone).unwrap().replaces, replaces);
+        }
     }
 }

@@ -30,6 +30,22 @@ pub struct LookSubject {
     /// The CAs that may be asked for the certificate, as CAA records would name them. Empty: CAA is read, and nobody is missed in it.
     #[serde(default)]
     pub issuers: Vec<CaaIssuer>,
+    /// Proof (c); `None` in looks recorded before there was one.
+    #[serde(default)]
+    pub delegation: Option<DelegationSubject>,
+}
+
+/// What proof (c) expects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationSubject {
+    /// `_acme-challenge.<hostname>`: where the CNAME stands.
+    pub name: String,
+    /// `<claim>.acme.<zone>`: what it must name.
+    pub target: String,
+    /// `acme.<zone>`: what every claim's answers lie under.
+    pub answers_zone: String,
+    /// Whether the customer is asked for it, so that its absence is worth a question to the zone's own servers.
+    pub wanted: bool,
 }
 
 /// A CA as CAA records name it, with our account there.
@@ -164,6 +180,9 @@ pub struct Look {
     /// What was asked only because of the answers above.
     #[serde(default)]
     pub further: Further,
+    /// CNAME at `_acme-challenge.<hostname>`; `None` when it was not wanted and the resolver shows none.
+    #[serde(default)]
+    pub delegation: Option<Observed>,
     /// How many queries the look sent.
     pub queries: u32,
 }

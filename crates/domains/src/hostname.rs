@@ -16,6 +16,9 @@ pub const MAX_HOSTNAME_BYTES: usize = 253 - "_acme-challenge.".len();
 const SPECIAL_USE: &[&str] =
     &["alt", "arpa", "example", "example.com", "example.net", "example.org", "internal", "invalid", "local", "localhost", "onion", "test"];
 
+/// The labels below an operator's zone under which claims' targets (`t`) and answers (`acme`) lie.
+const RESERVED_LABELS: &[&str] = &["t", "acme"];
+
 /// An exact name served, or a wildcard one label deep: lower-case A-labels, no trailing dot, never empty.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -115,6 +118,23 @@ impl Hostname {
     /// Source: UTS 46 strict processing by `idna`; Public Suffix List by `psl`.
     pub fn parse(input: &str, policy: &HostnamePolicy) -> Result<Self, HostnameError> {
         let hostname = Self::parse_name(input)?;
+        hostname.permitted_by(policy)?;
+        Ok(hostname)
+    }
+
+    /// Parses a name that the operator registers: as any other, and beside those wildcards below the operator's own zones, such as
+    /// `*.sandbox.<zone>`.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; [`HostnameError::OperatorZone`] also for wildcards over the names under which claims' targets and answers lie.
+    pub fn parse_for_operator(input: &str, policy: &HostnamePolicy) -> Result<Self, HostnameError> {
+        let hostname = Self::parse_name(input)?;
+        let base = hostname.base();
+        let reserved = |zone: &Self| RESERVED_LABELS.iter().any(|label| is_at_or_below(base, &format!("{label}.{}", zone.base())));
+        let own = |zone: &&Self| base != zone.base() && is_at_or_below(base, zone.base()) && !reserved(zone);
+        if hostname.is_wildcard() && policy.operator_zones.iter().any(|zone| own(&zone)) {
+            return Ok(hostname);
+        }
         hostname.permitted_by(policy)?;
         Ok(hostname)
     }
@@ -365,6 +385,25 @@ mod tests {
         assert!(wildcard.is_wildcard());
         assert_eq!(wildcard.base(), "brand.com");
         assert_eq!(Hostname::parse("shop.brand.com", &open).unwrap().covering_wildcard(), Some(wildcard));
+    }
+
+    #[test]
+    fn the_operator_has_wildcards_below_the_own_zone_and_nobody_has_those_over_targets_and_answers() {
+        let parsed = |input| Hostname::parse_for_operator(input, &policy()).map(|name| name.to_string());
+        assert_eq!(parsed("*.Sandbox.edge.acme-saas.io").unwrap(), "*.sandbox.edge.acme-saas.io");
+        assert_eq!(parsed("shop.brand.com").unwrap(), "shop.brand.com");
+        for (input, code) in [
+            ("*.t.edge.acme-saas.io", "hostname.operator_zone"),
+            ("*.acme.edge.acme-saas.io", "hostname.operator_zone"),
+            ("*.x.t.edge.acme-saas.io", "hostname.operator_zone"),
+            ("*.edge.acme-saas.io", "hostname.operator_zone"),
+            ("sandbox.edge.acme-saas.io", "hostname.operator_zone"),
+            ("*.acme-saas.io", "hostname.operator_zone"),
+            ("*.brand.com", "hostname.wildcard_not_allowed"),
+        ] {
+            assert_eq!(Hostname::parse_for_operator(input, &policy()).expect_err(input).code(), code, "{input}");
+        }
+        assert!(Hostname::parse("*.sandbox.edge.acme-saas.io", &policy()).is_err(), "a tenant has none of it");
     }
 
     #[test]

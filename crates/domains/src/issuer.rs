@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{Actor, Attempt, ClaimKey, Finding, Hostname, ProblemCode};
+use crate::{Actor, Attempt, CaChoice, ChallengeWay, ClaimKey, Finding, Hostname, OrderPlan, ProblemCode};
 
 /// Whose move it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,8 +167,8 @@ impl IssueError {
         }
     }
 
-    /// What people are told; `None` while the CA is simply at work.
-    pub fn finding(&self, hostname: &Hostname) -> Option<Finding> {
+    /// What people are told of an order whose challenge was answered this way; `None` while the CA is simply at work.
+    pub fn finding(&self, hostname: &Hostname, way: &ChallengeWay) -> Option<Finding> {
         let (code, actor, action) = match self {
             Self::NotYet { .. } => return None,
             Self::OrderDead { .. } => (ProblemCode::CaUnavailable, Actor::Nameplate, "Nothing; a new order is made.".to_owned()),
@@ -179,7 +179,19 @@ impl IssueError {
             Self::ChallengeFailed { .. } => (
                 ProblemCode::CaChallengeFailed,
                 Actor::Customer,
-                format!("Let http://{hostname}/.well-known/acme-challenge/ reach the edge: no proxy, firewall or redirect before it."),
+                match way {
+                    ChallengeWay::Http01 => {
+                        format!(
+                            "Let http://{hostname}/.well-known/acme-challenge/ reach the edge: no proxy, firewall or redirect before it."
+                        )
+                    }
+                    ChallengeWay::Dns01 { name } => {
+                        let base = hostname.base();
+                        format!(
+                            "Leave CNAME _acme-challenge.{base} with the value {name}, the same at every name server, and no TXT beside it."
+                        )
+                    }
+                },
             ),
             Self::DnsFailed { .. } => (
                 ProblemCode::CaDnsFailed,
@@ -224,14 +236,14 @@ pub trait Issuer: Send + Sync {
     /// [`IssueError::Refused`] when the key cannot be made or sealed.
     fn prepare(&self, key: &ClaimKey) -> Result<PreparedKey, IssueError>;
 
-    /// Makes the order and returns its URL, or the URL of the identical order that the CA still holds open.
-    async fn order(&self, hostname: &Hostname) -> Result<String, IssueError>;
+    /// Makes the order as planned and returns its URL, or the URL of the identical order that the CA still holds open.
+    async fn order(&self, hostname: &Hostname, plan: &OrderPlan) -> Result<String, IssueError>;
 
     /// Takes the order as far as it goes: answers challenges, finalizes with the stored CSR, fetches and checks the certificate.
     ///
     /// Resumes at any point: an order that was finalized before a crash is fetched, never finalized again.
     async fn complete(&self, hostname: &Hostname, order_url: &str, attempt: &Attempt) -> Result<Issued, IssueError>;
 
-    /// The CA's renewal window; `None` when it offers none.
-    async fn renewal_window(&self, ari_id: &str) -> Result<Option<RenewalWindow>, IssueError>;
+    /// The renewal window of a certificate of this CA; `None` when the CA offers none.
+    async fn renewal_window(&self, ca: CaChoice, ari_id: &str) -> Result<Option<RenewalWindow>, IssueError>;
 }

@@ -45,6 +45,23 @@ impl Routing {
     }
 }
 
+/// Where the name's dns-01 challenges lead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delegation {
+    /// Nowhere: there is no CNAME.
+    #[default]
+    None,
+    /// To this claim's name in the answer zone, as authority and resolver agree.
+    Ours,
+    /// To the name of another claim there, as either of them shows.
+    OtherClaim(ClaimId),
+    /// Somewhere else.
+    Elsewhere,
+    /// It could not be learned.
+    Unknown,
+}
+
 /// What a look means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgement {
@@ -52,6 +69,9 @@ pub struct Judgement {
     pub proof: Option<Proof>,
     /// Where the hostname leads, as authority and resolver agree. As long as either shows the CNAME of one other claim, it is that claim's.
     pub routing: Routing,
+    /// Where its dns-01 challenges lead.
+    #[serde(default)]
+    pub delegation: Delegation,
     /// Every TXT value at the proof's name that either side shows: another claim's token among them means that it has not left.
     pub txt_values: Vec<String>,
     /// The first thing to tell people: why there is no proof; once proved, why the name does not lead here; once it does, the obstacle to
@@ -64,9 +84,9 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// Whether an order would be worth making: the name leads here, and nothing seen makes the CA refuse.
+    /// Whether an order would be worth making: the name or its dns-01 challenges lead here, and nothing seen makes the CA refuse.
     pub fn may_order(&self) -> bool {
-        self.routing.is_ours() && self.obstacle.is_none()
+        (self.routing.is_ours() || self.delegation == Delegation::Ours) && self.obstacle.is_none()
     }
 }
 
@@ -75,14 +95,20 @@ pub fn judge(look: &Look, subject: &LookSubject) -> Judgement {
     let case = Case { look, subject };
     let cname = case.cname_evidence();
     let txt = case.txt_evidence();
-    let proof = match (cname, txt) {
-        (Evidence::Shown, _) => Some(Proof::RoutingRecord),
-        (_, Evidence::Shown) => Some(Proof::Txt),
+    let delegated = case.delegation_evidence();
+    let proof = match (delegated, cname, txt) {
+        (Evidence::Shown, ..) => Some(Proof::Delegation),
+        // A wildcard has no other challenge than dns-01, so no other proof is of use (RFC 8555, section 7.1.3).
+        _ if subject.hostname.is_wildcard() => None,
+        (_, Evidence::Shown, _) => Some(Proof::RoutingRecord),
+        (_, _, Evidence::Shown) => Some(Proof::Txt),
         _ => None,
     };
     let (routing, misled) = case.routing(cname);
     let finding = match proof {
-        None => Some(case.unproved(cname, txt, &routing, misled)),
+        None => Some(case.unproved(cname, txt, delegated, &routing, misled)),
+        // A token proves as much while the name is served elsewhere or stands behind a proxy, and the certificate can come all the same.
+        Some(Proof::Txt) if case.is_live(misled.as_ref()) => Some(case.live_elsewhere()),
         Some(_) => misled,
     };
     let obstacle = case.caa();
@@ -90,7 +116,8 @@ pub fn judge(look: &Look, subject: &LookSubject) -> Judgement {
     let [finding, obstacle, advice] = [finding, obstacle, advice].map(|found| found.map(|finding| case.at_the_provider(finding)));
     let finding = finding.or_else(|| obstacle.clone()).or_else(|| advice.clone());
     let values: BTreeSet<String> = voices(&look.txt).flat_map(Answer::records).map(|value| token_of(value).to_owned()).collect();
-    Judgement { proof, routing, txt_values: values.into_iter().collect(), finding, obstacle, advice }
+    let delegation = case.delegation(delegated);
+    Judgement { proof, routing, delegation, txt_values: values.into_iter().collect(), finding, obstacle, advice }
 }
 
 /// What both voices together say about one thing that a record may show.
@@ -183,6 +210,40 @@ impl<'l> Case<'l> {
 
     fn txt_evidence(&self) -> Evidence<'l> {
         Evidence::of(&self.look.txt, |answer| self.has_token(answer))
+    }
+
+    /// Whether the name is served somewhere else, all of it: what leads here in part is not live there, it is wrong.
+    fn is_live(&self, misled: Option<&Finding>) -> bool {
+        let elsewhere = |code| matches!(code, ProblemCode::DnsCnameElsewhere | ProblemCode::DnsAddressElsewhere);
+        self.subject.delegation.is_some() && misled.is_some_and(|finding| elsewhere(finding.code))
+    }
+
+    /// Whether `_acme-challenge` carries this claim's name in the answer zone, and nothing else.
+    fn delegation_evidence(&self) -> Evidence<'l> {
+        match (&self.subject.delegation, &self.look.delegation) {
+            (Some(expected), Some(observed)) => {
+                Evidence::of(observed, |answer| matches!(answer.records(), [only] if *only == expected.target))
+            }
+            _ => Evidence::Absent,
+        }
+    }
+
+    fn delegation(&self, evidence: Evidence<'l>) -> Delegation {
+        let Some(observed) = &self.look.delegation else { return Delegation::None };
+        let others: BTreeSet<ClaimId> = voices(observed)
+            .flat_map(Answer::records)
+            .filter_map(|target| claim_below(target, &self.subject.delegation.as_ref()?.answers_zone))
+            .filter(|claim| *claim != self.subject.claim_id)
+            .collect();
+        // Whoever else is named by any voice keeps the name for now, as with routing.
+        match (others.first(), others.len(), evidence) {
+            (Some(other), 1, _) => Delegation::OtherClaim(other.clone()),
+            (Some(_), ..) => Delegation::Unknown,
+            (None, _, Evidence::Shown) => Delegation::Ours,
+            (None, _, Evidence::Absent) if from_authority(observed).any(|answer| !answer.records().is_empty()) => Delegation::Elsewhere,
+            (None, _, Evidence::Absent) => Delegation::None,
+            (None, ..) => Delegation::Unknown,
+        }
     }
 
     fn has_token(&self, answer: &Answer) -> bool {
@@ -333,9 +394,12 @@ impl<'l> Case<'l> {
 
     /// The claim whose target this is; the claim's label is all that stands before the targets' zone.
     fn claim_of(&self, target: &str) -> Option<ClaimId> {
-        let label = target.strip_suffix(&self.subject.targets_zone)?.strip_suffix('.')?;
-        ClaimId::parse(label).ok()
+        claim_below(target, &self.subject.targets_zone)
     }
+}
+
+fn claim_below(target: &str, zone: &str) -> Option<ClaimId> {
+    ClaimId::parse(target.strip_suffix(zone)?.strip_suffix('.')?).ok()
 }
 
 /// Stands in for the answer of a server that was asked for one kind of address only.

@@ -21,26 +21,26 @@ mod route;
 mod store;
 
 pub use claim::{
-    Attempt, CLAIM_SCHEMA, CertificateFacts, Claim, HistoryEntry, Issuance, LastLook, LookSchedule, Owner, Proof, Publication,
-    RemovalReason, Renewal, State, StateName, StoredCertificate, Suspension, ZoneSettings,
+    Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, ChallengeWay, Claim, HistoryEntry, Issuance, LastLook, LookSchedule, OrderPlan,
+    Owner, Proof, Publication, RemovalReason, Renewal, State, StateName, StoredCertificate, Suspension, ZoneSettings,
 };
 pub use clock::{Clock, HandClock, SystemClock};
-pub use decide::IssuancePolicy;
+pub use decide::{Failover, IssuancePolicy};
 pub use dns::{
-    Answer, Asked, CaaIssuer, ChainEnd, Dnssec, Failure, Further, Look, LookSubject, Observed, OwnershipLookup, ServerAnswer, SignedZone,
-    ZoneCut,
+    Answer, Asked, CaaIssuer, ChainEnd, DelegationSubject, Dnssec, Failure, Further, Look, LookSubject, Observed, OwnershipLookup,
+    ServerAnswer, SignedZone, ZoneCut,
 };
 pub use hostname::{Hostname, HostnameError, HostnamePolicy, MAX_HOSTNAME_BYTES};
 pub use ids::{ClaimId, ClaimKey, IdError, OwnershipToken, SiteVersion, TenantId};
 pub use issuer::{Disposition, IssueError, Issued, Issuer, PreparedKey, RenewalWindow};
 pub use jiff::Timestamp;
-pub use judge::{Judgement, Routing, judge};
+pub use judge::{Delegation, Judgement, Routing, judge};
 pub use looks::{LOOKS_KIND, StoredLook, StoredLooks};
 pub use nudge::{Dispatch, MAX_DELAY, Nudge, Step};
 pub use problem::{Actor, Finding, Problem, ProblemCode};
 pub use route::{dispatches, is_nudged};
 pub use store::{
-    BucketShape, BundleBucket, Caller, Callers, Change, CommitError, Document, Documents, DomainTable, DueEntry, DueIndex, EVENTS_LAG,
-    EventFeed, EventPage, Home, Limits, Listings, MAX_DOCUMENT_BYTES, Marks, ObjectCondition, Page, Put, Role, StepQueue, StoreError,
-    Taken,
+    AnswerZone, BucketShape, BundleBucket, Caller, Callers, Change, CommitError, Document, Documents, DomainTable, DueEntry, DueIndex,
+    EVENTS_LAG, EventFeed, EventPage, Home, Limits, Listings, MAX_DOCUMENT_BYTES, Marks, ObjectCondition, Page, Put, Role, StepQueue,
+    StoreError, Taken,
 };

@@ -93,6 +93,12 @@ problem_codes! {
     DnsHttpsElsewhere = "dns.https_elsewhere",
     /// Proved, but neither CNAME nor address leads to the edge yet.
     DnsRoutingMissing = "dns.routing_missing",
+    /// The name is served elsewhere: it is proved and gets its certificate before it is switched.
+    DnsLiveElsewhere = "dns.live_elsewhere",
+    /// The name's dns-01 challenges are not delegated to us.
+    DnsDelegationMissing = "dns.delegation_missing",
+    /// The name's dns-01 challenges are delegated somewhere else.
+    DnsDelegationElsewhere = "dns.delegation_elsewhere",
     /// The zone's name servers answer SERVFAIL.
     DnsServfail = "dns.servfail",
     /// The zone's name servers refuse to answer for it.
@@ -145,6 +151,8 @@ problem_codes! {
     Contested = "claim.contested",
     /// The domain is served, but its DNS no longer leads here: renewal will fail.
     AtRisk = "domain.at_risk",
+    /// The edge serves the domain; the name itself does not lead here yet.
+    NotRouted = "domain.not_routed",
     /// The CA asks to wait.
     CaRateLimited = "ca.rate_limited",
     /// The CA cannot be reached or fails on its side.

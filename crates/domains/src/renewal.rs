@@ -73,6 +73,7 @@ mod tests {
             not_before,
             not_after: after(not_before, Duration::from_secs(days.unsigned_abs() * 86_400)),
             ari_id: None,
+            ca: crate::CaChoice::First,
         }
     }
 

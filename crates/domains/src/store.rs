@@ -306,6 +306,16 @@ pub trait BundleBucket: Send + Sync {
     async fn purge_older(&self, name: &str) -> Result<(), StoreError>;
 }
 
+/// The zone below which delegated names find the answers of their dns-01 challenges (RFC 8555, section 8.4).
+#[async_trait]
+pub trait AnswerZone: Send + Sync {
+    /// Adds a TXT value at `name`, beside others there; repeating it changes nothing. Returns once every server of the zone answers with it.
+    async fn present(&self, name: &str, value: &str) -> Result<(), StoreError>;
+
+    /// Takes one TXT value away; one that is not there is no error.
+    async fn withdraw(&self, name: &str, value: &str) -> Result<(), StoreError>;
+}
+
 /// A whole home, for wiring.
 pub trait Home: DomainTable + Listings + EventFeed + DueIndex + StepQueue + Limits + Callers + Marks + Documents + BundleBucket {}
 

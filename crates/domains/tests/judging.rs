@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 use domains::{
-    Answer, Asked, CaaIssuer, ChainEnd, ClaimId, Dnssec, Failure, Further, Hostname, Look, LookSubject, Observed, OwnershipToken, Proof,
-    Routing, ServerAnswer, SignedZone, ZoneCut, judge,
+    Answer, Asked, CaaIssuer, ChainEnd, ClaimId, DelegationSubject, Dnssec, Failure, Further, Hostname, Look, LookSubject, Observed,
+    OwnershipToken, Proof, Routing, ServerAnswer, SignedZone, ZoneCut, judge,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -19,6 +19,8 @@ const CNAMES: &[&str] = &[
     "t.edge.acme-saas.io",
     "xours.t.edge.acme-saas.io.evil.com",
 ];
+const ANSWERS: &str = "ours.acme.edge.acme-saas.io";
+const DELEGATIONS: &[&str] = &[ANSWERS, "theirs.acme.edge.acme-saas.io", "brand.other-acme.net", "acme.edge.acme-saas.io"];
 const TXTS: &[&str] = &[TOKEN, "\"np-ours\"", " np-ours ", "np-theirs", "NP-OURS", "np-ours2", "", "\u{fffd}\u{0}\r\n", "v=spf1 -all"];
 const CAAS: &[&str] = &[
     "0 issue \"ca.net\"",
@@ -51,6 +53,12 @@ fn subject(hostname: &str) -> LookSubject {
             account_uri: Some("https://ca.net/acct/7".into()),
             methods: vec!["http-01".into()],
         }],
+        delegation: Some(DelegationSubject {
+            name: format!("_acme-challenge.{}", hostname.trim_start_matches("*.")),
+            target: ANSWERS.into(),
+            answers_zone: "acme.edge.acme-saas.io".into(),
+            wanted: hostname.starts_with('*'),
+        }),
     }
 }
 
@@ -113,8 +121,9 @@ fn looks() -> impl Strategy<Value = Look> {
     let end = select(&[ChainEnd::Complete, ChainEnd::Complete, ChainEnd::Loop, ChainEnd::TooLong, ChainEnd::Unknown][..]);
     let chain = vec(select(CNAMES).prop_map(str::to_owned), 0..=3);
     let (a, aaaa) = (observed(ADDRESSES), observed(ADDRESSES));
-    (zone, observed(CNAMES), chain, end, a, aaaa, observed(TXTS), option::of(observed(TXTS)), furthers()).prop_map(
-        |(zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, further)| Look {
+    let texts = (observed(TXTS), option::of(observed(TXTS)), option::of(observed(DELEGATIONS)));
+    (zone, observed(CNAMES), chain, end, a, aaaa, texts, furthers()).prop_map(
+        |(zone, cname, chain, chain_end, a, aaaa, (txt, txt_doubled, delegation), further)| Look {
             zone,
             cname,
             chain,
@@ -124,6 +133,7 @@ fn looks() -> impl Strategy<Value = Look> {
             txt,
             txt_doubled,
             further,
+            delegation,
             queries: 0,
         },
     )
@@ -137,6 +147,10 @@ fn speaks(observed: &Observed, shows: impl Fn(&[String]) -> bool) -> bool {
 
 fn speaks_by_cname(look: &Look) -> bool {
     speaks(&look.cname, |records| records == [TARGET])
+}
+
+fn speaks_by_delegation(look: &Look) -> bool {
+    look.delegation.as_ref().is_some_and(|observed| speaks(observed, |records| records == [ANSWERS]))
 }
 
 fn speaks_by_txt(look: &Look) -> bool {
@@ -158,9 +172,14 @@ proptest! {
     #[test]
     fn no_proof_is_found_while_any_side_lacks_the_record(look in looks(), subject in subjects()) {
         match judge(&look, &subject).proof {
+            Some(Proof::Delegation) => prop_assert!(speaks_by_delegation(&look)),
+            Some(_) if subject.hostname.is_wildcard() => prop_assert!(false, "only a delegation is of use to a wildcard"),
             Some(Proof::RoutingRecord) => prop_assert!(subject.can_be_alias() && speaks_by_cname(&look)),
             Some(Proof::Txt) => prop_assert!(speaks_by_txt(&look)),
-            None => prop_assert!(!(speaks_by_txt(&look) || subject.can_be_alias() && speaks_by_cname(&look))),
+            None => {
+                let by_others = speaks_by_txt(&look) || subject.can_be_alias() && speaks_by_cname(&look);
+                prop_assert!(!speaks_by_delegation(&look) && (subject.hostname.is_wildcard() || !by_others));
+            }
         }
     }
 
@@ -177,11 +196,14 @@ proptest! {
             let server = |n| ServerAnswer { server: format!("ns{n}"), answer: answer.clone() };
             Observed { name: observed.name.clone(), authority: (0..3).map(server).collect(), resolver: answer.clone() }
         };
-        let proved = Look { cname: all(&look.cname, &shown), txt: all(&look.txt, &token), ..look };
+        let answered = Answer::Records(vec![ANSWERS.into()]);
+        let delegation = Some(all(&look.txt, &answered));
+        let proved = Look { cname: all(&look.cname, &shown), txt: all(&look.txt, &token), delegation, ..look };
         prop_assert!(judge(&proved, &subject).proof.is_some());
         let lacking = Look {
             cname: silenced(&proved.cname, voice, silence.clone()),
-            txt: silenced(&proved.txt, voice, silence),
+            txt: silenced(&proved.txt, voice, silence.clone()),
+            delegation: proved.delegation.as_ref().map(|observed| silenced(observed, voice, silence)),
             ..proved
         };
         prop_assert_eq!(judge(&lacking, &subject).proof, None);
@@ -233,7 +255,7 @@ proptest! {
         let zone = Ok(ZoneCut { apex: "brand.com".into(), servers: vec!["ns0".into()] });
         let unread = Look {
             zone, cname: fails(&look.cname), a: fails(&look.a), aaaa: fails(&look.aaaa), txt: fails(&look.txt), chain: Vec::new(),
-            chain_end: ChainEnd::Unknown, ..look
+            chain_end: ChainEnd::Unknown, delegation: Some(fails(&look.txt)), ..look
         };
         let judged = judge(&unread, &subject);
         prop_assert_eq!(&judged.routing, &Routing::Unknown);
@@ -281,6 +303,7 @@ fn a_token_of_one_tenant_never_proves_the_claim_of_another() {
         txt: answers("_nameplate.shop.brand.com", "np-theirs"),
         txt_doubled: None,
         further: Further::default(),
+        delegation: None,
         queries: 0,
     };
     assert_eq!(judge(&look, &a).proof, Some(Proof::Txt));

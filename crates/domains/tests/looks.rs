@@ -80,6 +80,12 @@ fn a_customers_action_says_which_value_to_enter() {
                 assert_eq!(finding.action.contains(&subject.routing_target), subject.can_be_alias(), "{name}: {}", finding.action);
                 subject.token.to_string()
             }
+            ProblemCode::DnsLiveElsewhere => {
+                assert!(finding.action.contains(&subject.routing_target), "{name}: {}", finding.action);
+                "c7f3k2m9.acme.edge.acme-saas.io".to_owned()
+            }
+            ProblemCode::DnsDelegationMissing | ProblemCode::DnsDelegationElsewhere => "c7f3k2m9.acme.edge.acme-saas.io".to_owned(),
+            ProblemCode::DnsAddressElsewhere if subject.can_be_alias() => subject.routing_target.clone(),
             ProblemCode::DnsAddressElsewhere => "52.1.2.3, 52.1.2.4".to_owned(),
             ProblemCode::DnsAddressMixed => "203.0.113.80".to_owned(),
             ProblemCode::DnsAaaaElsewhere => "2a00:1450::80".to_owned(),

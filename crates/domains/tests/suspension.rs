@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use domains::{
-    Change, Claim, ClaimId, ClaimKey, Hostname, IssuancePolicy, Issued, Judgement, LookSchedule, Owner, OwnershipToken, PreparedKey,
-    ProblemCode, Proof, Publication, Routing, SiteVersion, State, StateName, Step, StoredCertificate, TenantId, Timestamp, decide,
+    Change, Claim, ClaimId, ClaimKey, Delegation, Hostname, IssuancePolicy, Issued, Judgement, LookSchedule, OrderPlan, Owner,
+    OwnershipToken, PreparedKey, ProblemCode, Proof, Publication, Routing, SiteVersion, State, StateName, Step, StoredCertificate,
+    TenantId, Timestamp, decide,
 };
 
 const START: &str = "2026-11-24T10:00:00Z";
@@ -16,7 +17,15 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 fn look(routing: Routing) -> Judgement {
-    Judgement { proof: Some(Proof::RoutingRecord), routing, txt_values: Vec::new(), finding: None, obstacle: None, advice: None }
+    Judgement {
+        proof: Some(Proof::RoutingRecord),
+        routing,
+        delegation: Delegation::None,
+        txt_values: Vec::new(),
+        finding: None,
+        obstacle: None,
+        advice: None,
+    }
 }
 
 /// What the table holds of one name, as its decisions leave it.
@@ -68,7 +77,7 @@ impl World {
 
     fn issue(&mut self, now: Timestamp) {
         let key = PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: "ab".into() };
-        self.apply(decide::lease_issuance(&self.claim, Some(key), &IssuancePolicy::default(), now).unwrap());
+        self.apply(decide::lease_issuance(&self.claim, Some((key, OrderPlan::default())), &IssuancePolicy::default(), now).unwrap());
         let not_after = now.checked_add(Duration::from_secs(90 * DAY)).unwrap();
         let issued =
             Issued { chain: "chain".into(), serial: format!("{:x}", self.claim.version), not_before: now, not_after, ari_id: None };
@@ -204,7 +213,9 @@ fn an_order_under_way_is_finished_and_not_served() {
             world.apply(change);
         }
         let key = PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: "ab".into() };
-        world.apply(decide::lease_issuance(&world.claim, Some(key), &IssuancePolicy::default(), at(70 * DAY)).unwrap());
+        world.apply(
+            decide::lease_issuance(&world.claim, Some((key, OrderPlan::default())), &IssuancePolicy::default(), at(70 * DAY)).unwrap(),
+        );
         assert!(world.suspend("unpaid", at(70 * DAY)));
         assert!(world.claim.is_due(Step::IssueCertificate, at(71 * DAY)), "the order is not left behind");
         world.issue(at(71 * DAY));

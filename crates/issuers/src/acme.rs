@@ -3,8 +3,8 @@
 //! Arrives: a hostname that was proved and routes to the edge. Leaves: an order's URL, then a checked certificate; every move can be made
 //! again after a crash, and an order is finalized once. Goes wrong: an [`IssueError`], judged in `problems`.
 //!
-//! Challenges are http-01 and answered by the edge alone, which knows the account's [thumbprint](AcmeIssuer::thumbprint): nothing is written
-//! for them. In the order of a certificate's way: `config` → `account` → `walk` (the order, state by state) → `check`; `client` keeps what the
+//! http-01 challenges are answered by the edge alone, which knows the account's [thumbprint](AcmeIssuer::thumbprint): nothing is written
+//! for them. dns-01 challenges are answered in the answer zone, where the hostname's `_acme-challenge` leads. In the order of a certificate's way: `config` → `account` → `walk` (the order, state by state) → `check`; `client` keeps what the
 //! ACME library drops, `flights` lets one move at a time happen for a hostname.
 
 mod account;
@@ -12,6 +12,7 @@ mod check;
 mod client;
 mod config;
 mod flights;
+mod pair;
 mod problems;
 mod walk;
 
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bundles::Digest;
-use domains::{Attempt, ClaimKey, Hostname, IssueError, Issued, Issuer, PreparedKey, RenewalWindow};
+use domains::{Attempt, CaChoice, ChallengeWay, ClaimKey, Hostname, IssueError, Issued, Issuer, OrderPlan, PreparedKey, RenewalWindow};
 use http::Uri;
 use instant_acme::{Account, CertificateIdentifier, Error, Identifier, NewOrder};
 use jiff::Timestamp;
@@ -31,7 +32,8 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 pub use account::AcmeAccount;
-pub use config::{AcmeConfig, AcmeSetupError};
+pub use config::{AcmeConfig, AcmeSetupError, ExternalAccount};
+pub use pair::CaPair;
 
 use check::{Asked, check_chain, spki_sha256_of_csr};
 use client::{CaClient, noting_waits};
@@ -124,32 +126,42 @@ impl AcmeIssuer {
         }
     }
 
-    async fn new_order(&self, hostname: &Hostname) -> Result<String, Stop> {
+    async fn new_order(&self, hostname: &Hostname, plan: &OrderPlan) -> Result<String, Stop> {
         let _turn = self.flights.turn(hostname).await.map_err(crowded)?;
         let account = self.account().await?;
-        let profile = self.config.profile.as_deref().filter(|wanted| account.profiles().any(|offered| offered.name == *wanted));
+        let mut profile = self.config.profile.as_deref().filter(|wanted| account.profiles().any(|offered| offered.name == *wanted));
         if profile.is_none()
             && let Some(wanted) = &self.config.profile
         {
-            tracing::warn!(profile = %wanted, "the CA does not list the configured profile; its usual one is ordered");
+            tracing::debug!(profile = %wanted, "the CA does not list the configured profile; its usual one is ordered");
         }
+        let mut replaces = plan.replaces.as_deref();
         let identifiers = [Identifier::Dns(hostname.as_str().to_owned())];
-        let usual = NewOrder::new(&identifiers);
-        let ordered = match profile {
-            None => past_bad_nonces!(account.new_order(&usual)).map_err(Said::ToRequest.failure()),
-            Some(profile) => {
-                let wish = NewOrder::new(&identifiers).profile(profile);
-                match past_bad_nonces!(account.new_order(&wish)).map_err(Said::ToRequest.failure()) {
-                    // Our copy of the directory is as old as this process; profiles come and go.
-                    Err(failure) if failure.kind() == Some(Kind::InvalidProfile) => {
-                        tracing::warn!(profile, "the CA no longer has the configured profile; its usual one is ordered");
-                        past_bad_nonces!(account.new_order(&usual)).map_err(Said::ToRequest.failure())
-                    }
-                    ended => ended,
-                }
+        loop {
+            let mut wish = NewOrder::new(&identifiers);
+            if let Some(profile) = profile {
+                wish = wish.profile(profile);
             }
-        };
-        Ok(ordered?.url().to_owned())
+            if let Some(id) = replaces.and_then(certificate_identifier) {
+                wish = wish.replaces(id);
+            }
+            let failure = match past_bad_nonces!(account.new_order(&wish)) {
+                Ok(order) => return Ok(order.url().to_owned()),
+                Err(error) => Said::ToRequest.failure()(error),
+            };
+            if profile.is_some() && failure.kind() == Some(Kind::InvalidProfile) {
+                // Our copy of the directory is as old as this process; profiles come and go.
+                tracing::warn!(profile, "the CA no longer has the configured profile; its usual one is ordered");
+                profile = None;
+            } else if replaces.is_some() && failure.may_be_about_replacing() {
+                // An order that names what it replaces comes first in the CA's queues and limits; one that does not is as good otherwise. And
+                // when it is our own order of before a crash that stands in the way, the CA hands out that one.
+                tracing::info!(%hostname, replaces, kind = ?failure.kind(), "the CA takes no order that replaces this certificate; ordered plainly");
+                replaces = None;
+            } else {
+                return Err(failure.into());
+            }
+        }
     }
 
     async fn window(&self, ari_id: &str) -> Result<Option<RenewalWindow>, Stop> {
@@ -185,7 +197,7 @@ impl AcmeIssuer {
     async fn certificate(&self, hostname: &Hostname, order_url: &str, attempt: &Attempt) -> Result<Issued, Stop> {
         let csr = csr_of(attempt)?;
         let _turn = self.flights.turn(hostname).await.map_err(crowded)?;
-        let chain = self.walk(order_url, &csr, attempt).await?;
+        let chain = self.walk(hostname, order_url, &csr, attempt).await?;
         let asked = Asked { hostname, spki_sha256: &attempt.spki_sha256, anchors: &self.anchors, now: self.now() };
         let wrong = |difference: check::Difference| IssueError::WrongCertificate { detail: difference.to_string() };
         Ok(check_chain(&chain, &asked).map_err(wrong)?)
@@ -214,19 +226,25 @@ impl Issuer for AcmeIssuer {
         Ok(PreparedKey { csr: BASE64_STANDARD.encode(csr), sealed_key, spki_sha256: spki.to_string() })
     }
 
-    async fn order(&self, hostname: &Hostname) -> Result<String, IssueError> {
-        if hostname.is_wildcard() {
-            // Before an order is burnt: a wildcard has no http-01. Source: RFC 8555, section 7.1.3 with 8.3.
-            return Err(IssueError::Refused { detail: format!("{hostname} needs a dns-01 challenge, which this issuer does not answer") });
+    async fn order(&self, hostname: &Hostname, plan: &OrderPlan) -> Result<String, IssueError> {
+        // Before an order is burnt.
+        let refused = |why: &str| Err(IssueError::Refused { detail: format!("{hostname} {why}") });
+        match &plan.challenge {
+            // Source: RFC 8555, section 7.1.3 with 8.3.
+            ChallengeWay::Http01 if hostname.is_wildcard() => return refused("needs a dns-01 challenge, since it is a wildcard"),
+            ChallengeWay::Dns01 { .. } if self.config.answers.is_none() => {
+                return refused("needs a dns-01 challenge, and this installation has no answer zone");
+            }
+            ChallengeWay::Http01 | ChallengeWay::Dns01 { .. } => {}
         }
-        self.within_budget("the order", self.new_order(hostname)).await
+        self.within_budget("the order", self.new_order(hostname, plan)).await
     }
 
     async fn complete(&self, hostname: &Hostname, order_url: &str, attempt: &Attempt) -> Result<Issued, IssueError> {
         self.within_budget("the certificate", self.certificate(hostname, order_url, attempt)).await
     }
 
-    async fn renewal_window(&self, ari_id: &str) -> Result<Option<RenewalWindow>, IssueError> {
+    async fn renewal_window(&self, _: CaChoice, ari_id: &str) -> Result<Option<RenewalWindow>, IssueError> {
         self.within_budget("renewal information", self.window(ari_id)).await
     }
 }

@@ -8,6 +8,9 @@
 //! 4. addresses, only while no CNAME leads to a target; the panel's doubled names, only while neither proof is in sight
 //! 5. what [`crate::further`] makes of these: CAA and HTTPS where the name leads here, a wildcard where it does not, DNSSEC where the
 //!    resolver fails
+//!
+//! The delegation of dns-01 challenges is asked of the resolver in wave 1, and of two servers in wave 3 when the customer is asked for it or
+//! the resolver shows anything but its absence.
 
 use std::sync::Arc;
 
@@ -64,13 +67,20 @@ pub(crate) struct Said {
     /// `None` at an apex, where it is not asked.
     pub(crate) cname: Option<Answer>,
     pub(crate) txt: Answer,
+    /// `None` where it was not asked.
+    delegation: Option<Answer>,
 }
+
+/// How many of a zone's servers are asked for the delegation: a look's queries are few, and those two tell a forgotten secondary.
+const DELEGATION_SERVERS: usize = 2;
 
 /// The names a look asks about.
 pub(crate) struct Names {
     pub(crate) hostname: Name,
     /// `None` when the proof's name does not fit into DNS.
     pub(crate) txt: Option<Name>,
+    /// `None` when nobody looks for a delegation.
+    delegation: Option<Name>,
     /// Whether the hostname can have a CNAME.
     pub(crate) aliasable: bool,
     /// The name nothing above which is asked about, but for CAA.
@@ -82,11 +92,23 @@ impl Walk<'_> {
         let Some(names) = Names::of(subject) else { return self.unaskable(subject) };
         let no_cname = async { None };
         let ask_cname = async { Some(self.ask_resolver(checked(&names.hostname, RecordType::CNAME)).await) };
-        let (cname, txt) = join(
-            async { if names.aliasable { ask_cname.await } else { no_cname.await } },
-            self.at_resolver(names.txt.as_ref(), RecordType::TXT),
+        let ask_delegation = async {
+            match &names.delegation {
+                Some(name) => Some(self.at_resolver(Some(name), RecordType::CNAME).await),
+                None => None,
+            }
+        };
+        let ((cname, txt), delegation_at_resolver) = join(
+            join(
+                async { if names.aliasable { ask_cname.await } else { no_cname.await } },
+                self.at_resolver(names.txt.as_ref(), RecordType::TXT),
+            ),
+            ask_delegation,
         )
         .await;
+        let in_sight = |answer: &Answer| !answer.records().is_empty() || answer.failure().is_some();
+        let wanted = subject.delegation.as_ref().is_some_and(|delegation| delegation.wanted);
+        let asks_delegation = delegation_at_resolver.as_ref().is_some_and(|answer| wanted || in_sight(answer));
         let cname_at_resolver =
             cname.as_ref().map_or(Answer::NoData, |reply| reading::answer(reply, &names.hostname, RecordType::CNAME, Voice::Resolver));
 
@@ -95,7 +117,17 @@ impl Walk<'_> {
             Ok(zone) => self.servers(zone, &names.hostname).await,
             Err(_) => Vec::new(),
         };
-        let said = join_all(servers.into_iter().map(|server| self.first_round(server, &names))).await;
+        let (walk, names) = (&self, &names);
+        let said =
+            join_all(servers.into_iter().enumerate().map(|(number, server)| async move {
+                walk.first_round(server, names, asks_delegation && number < DELEGATION_SERVERS).await
+            }))
+            .await;
+        let delegation = delegation_at_resolver.filter(|_| asks_delegation).map(|resolver| Observed {
+            name: subject.delegation.as_ref().map(|delegation| delegation.name.clone()).unwrap_or_default(),
+            authority: said.iter().filter_map(|said| Some(said.server.says(said.delegation.clone()?))).collect(),
+            resolver,
+        });
 
         let cname = Observed {
             name: text_of(&names.hostname),
@@ -108,15 +140,15 @@ impl Walk<'_> {
             resolver: txt,
         };
         let ((a, aaaa, chain, chain_end), (txt_doubled, cname_doubled)) =
-            join(self.addresses(subject, &names, &cname, &said), self.doubled(subject, &names, &cname, &txt, &said, zone.as_ref().ok()))
+            join(self.addresses(subject, names, &cname, &said), self.doubled(subject, names, &cname, &txt, &said, zone.as_ref().ok()))
                 .await;
-        let first = First { subject, names: &names, cname: &cname, txt: &txt, a: &a, aaaa: &aaaa, chain: &chain, said: &said };
+        let first = First { subject, names, cname: &cname, txt: &txt, a: &a, aaaa: &aaaa, chain: &chain, said: &said };
         let further = Further { cname_doubled, ..self.further(&first, zone.as_ref().ok()).await };
         let zone = zone.map(|zone| ZoneCut { apex: text_of(&zone.apex), servers: zone.servers.iter().map(text_of).collect() });
-        Look { zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, further, queries: self.budget.sent() }
+        Look { zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, delegation, further, queries: self.budget.sent() }
     }
 
-    async fn first_round(&self, server: Server, names: &Names) -> Said {
+    async fn first_round(&self, server: Server, names: &Names, asks_delegation: bool) -> Said {
         let cname = async {
             match names.aliasable {
                 true => Some(self.at_server(&server, &names.hostname, RecordType::CNAME).await),
@@ -129,8 +161,14 @@ impl Walk<'_> {
                 None => unaskable(),
             }
         };
-        let (cname, txt) = join(cname, txt).await;
-        Said { cname, txt, server }
+        let delegation = async {
+            match names.delegation.as_ref().filter(|_| asks_delegation) {
+                Some(name) => Some(self.at_server(&server, name, RecordType::CNAME).await),
+                None => None,
+            }
+        };
+        let ((cname, txt), delegation) = join(join(cname, txt), delegation).await;
+        Said { cname, txt, delegation, server }
     }
 
     /// A and AAAA at the hostname, and the chain that the resolver follows to them.
@@ -271,6 +309,7 @@ impl Walk<'_> {
             txt: observed(&subject.txt_name),
             txt_doubled: None,
             further: Further::default(),
+            delegation: None,
             queries: 0,
         }
     }
@@ -283,6 +322,7 @@ impl Names {
         Some(Self {
             hostname: fqdn(hostname.as_str())?,
             txt: fqdn(&subject.txt_name),
+            delegation: subject.delegation.as_ref().and_then(|delegation| fqdn(&delegation.name)),
             aliasable: subject.can_be_alias(),
             floor: fqdn(floor)?,
         })

@@ -107,7 +107,7 @@ async fn seven_the_cname_is_looked_at_so_that_a_proved_name_that_leads_elsewhere
     let judged = world.judged(&subject).await;
     assert_eq!((judged.proof, &judged.routing), (Some(Proof::Txt), &Routing::Elsewhere));
     let finding = judged.finding.unwrap();
-    assert_eq!((finding.code.as_str(), finding.about.as_str()), ("dns.cname_elsewhere", "CNAME shop.brand.test"));
+    assert_eq!((finding.code.as_str(), finding.about.as_str()), ("dns.live_elsewhere", "CNAME _acme-challenge.shop.brand.test"));
     assert!(finding.action.contains(&subject.routing_target) && finding.saw.contains("shops.rival.test"), "{finding:?}");
 
     world.everywhere("shop.brand.test", Cname, &[&subject.routing_target]);

@@ -8,7 +8,7 @@ use dev_dns::{
     Quirk,
     RecordType::{A, Cname, Ns, Txt},
 };
-use domains::{Actor, Proof, Routing};
+use domains::{Actor, Delegation, Proof, Routing};
 use hickory_proto::{
     op::ResponseCode,
     rr::{
@@ -24,14 +24,14 @@ async fn a_look_sends_no_query_that_it_could_do_without() {
     let subject = claim("shop.brand.test", "a");
     world.everywhere("brand.test", A, &["192.0.2.80"]);
 
-    // Nothing there yet: CNAME and TXT from the resolver, the zone's servers (addresses come along), the same two from the server,
-    // and the panel's doubled names.
+    // Nothing there yet: CNAME, TXT and delegation from the resolver, the zone's servers (addresses come along), the first two from the
+    // server, and the panel's doubled names.
     let waiting = world.look(&subject).await;
     assert_eq!(waiting.queries, 7, "{:?}", questions(&world.resolver));
 
     // The CNAME hides where the zone begins, and now CAA matters: at the name, at its zone and at the top.
     world.everywhere("shop.brand.test", Cname, &[&subject.routing_target]);
-    assert_eq!(world.look(&subject).await.queries, 8);
+    assert_eq!(world.look(&subject).await.queries, 9);
 
     // An apex: A and AAAA of both, and of the server whether a CNAME stands where none can.
     let subject = claim("brand.test", "a");
@@ -60,7 +60,7 @@ async fn a_zone_that_nobody_registered_is_told_apart_from_a_name_that_is_missing
     assert_eq!((code, finding.about.as_str()), ("dns.zone_missing", "NS unregistered.test"));
     assert_eq!(world.found(&claim("unregistered.test", "a")).await.0, "dns.zone_missing");
     assert_eq!(world.found(&claim("shop.brand.test", "a")).await.0, "dns.name_missing");
-    assert_eq!(world.found(&claim("www.brand.test", "a")).await.0, "dns.record_missing");
+    assert_eq!(world.found(&claim("www.brand.test", "a")).await.0, "dns.live_elsewhere");
     assert_eq!(world.found(&claim("empty.brand.test", "a")).await.0, "dns.record_missing", "an empty non-terminal exists");
 }
 
@@ -198,7 +198,7 @@ async fn a_question_whose_letters_come_back_changed_is_asked_again_over_tcp() {
     world.resolver.zone().set(subject.hostname.as_str(), Cname, &[&subject.routing_target]).unwrap();
     let look = world.look(&subject).await;
     assert_eq!(domains::judge(&look, &subject).proof, Some(Proof::RoutingRecord));
-    assert_eq!(look.queries, 10, "the two questions to the server went over UDP and over TCP, and CAA was climbed for");
+    assert_eq!(look.queries, 11, "the two questions to the server went over UDP and over TCP, and CAA was climbed for");
 }
 
 #[tokio::test]
@@ -240,7 +240,51 @@ async fn a_wildcards_own_record_is_looked_at() {
     assert_eq!(subject.txt_name, "_nameplate.brand.test");
     world.everywhere("*.brand.test", Cname, &[&subject.routing_target]);
     let judged = world.judged(&subject).await;
-    assert_eq!((judged.proof, judged.routing), (Some(Proof::RoutingRecord), Routing::OurTarget));
+    assert_eq!((judged.proof, judged.routing), (None, Routing::OurTarget), "a wildcard needs dns-01, which its route does not answer");
+    assert_eq!(judged.finding.unwrap().code.as_str(), "dns.delegation_missing");
+
+    let delegation = subject.delegation.clone().unwrap();
+    world.everywhere(&delegation.name, Cname, &[&delegation.target]);
+    let judged = world.judged(&subject).await;
+    assert_eq!((judged.proof, judged.routing, judged.finding), (Some(Proof::Delegation), Routing::OurTarget, None));
+}
+
+#[tokio::test]
+async fn a_delegation_is_a_proof_only_when_the_zones_servers_and_the_resolver_show_it() {
+    let world = World::with_servers(2).await;
+    let subject = claim("shop.brand.test", "a");
+    let delegation = subject.delegation.clone().unwrap();
+    world.everywhere("shop.brand.test", A, &["203.0.113.80"]);
+    world.everywhere(&delegation.name, Cname, &[&delegation.target]);
+    let judged = world.judged(&subject).await;
+    assert_eq!((judged.proof, judged.routing, judged.delegation), (Some(Proof::Delegation), Routing::Elsewhere, Delegation::Ours));
+
+    world.servers[1].zone().unset(&delegation.name, None).unwrap();
+    assert_eq!(world.judged(&subject).await.proof, None, "one server has lost it");
+    world.servers[0].zone().unset(&delegation.name, None).unwrap();
+    assert_eq!(world.judged(&subject).await.delegation, Delegation::None, "the zone's word is enough for its absence");
+
+    // Only the resolver is behind: the customer is told to wait, since the delegation is what they were asked for.
+    let wanted = domains::LookSubject { delegation: Some(domains::DelegationSubject { wanted: true, ..delegation.clone() }), ..subject };
+    world.everywhere(&delegation.name, Cname, &[&delegation.target]);
+    world.resolver.zone().unset(&delegation.name, None).unwrap();
+    let judged = world.judged(&wanted).await;
+    assert_eq!((judged.proof, judged.delegation), (None, Delegation::Unknown));
+    assert_eq!(judged.finding.unwrap().code.as_str(), "dns.propagating");
+
+    world.everywhere(&delegation.name, Cname, &["claimb.acme.edge.test"]);
+    let judged = world.judged(&wanted).await;
+    assert_eq!(judged.delegation, Delegation::OtherClaim(domains::ClaimId::parse("claimb").unwrap()));
+    assert_eq!(judged.finding.unwrap().code.as_str(), "dns.delegation_elsewhere");
+}
+
+#[tokio::test]
+async fn a_wildcard_of_the_customers_own_is_not_taken_for_a_delegation() {
+    let world = World::of_one().await;
+    world.everywhere("shops.rival.test", A, &["203.0.113.80"]);
+    world.everywhere("*.brand.test", Cname, &["shops.rival.test"]);
+    let (code, finding) = world.found(&claim("shop.brand.test", "a")).await;
+    assert_eq!((code, finding.about.as_str()), ("dns.live_elsewhere", "CNAME _acme-challenge.shop.brand.test"));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use domains::{CaaIssuer, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
+use domains::{CaaIssuer, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
 
 /// Everything `nameplate dev` can be told.
 #[derive(Clone, Debug)]
@@ -23,10 +23,10 @@ pub(crate) struct Config {
     pub(crate) looks: LookSchedule,
     /// Lease and backoff of orders.
     pub(crate) issuance: IssuancePolicy,
-    /// An ACME directory elsewhere; `None` starts the local CA.
-    pub(crate) acme_directory: Option<String>,
-    /// The root certificate of that CA, a PEM file, when no public root signs it.
-    pub(crate) acme_root: Option<PathBuf>,
+    /// The CA; without a directory the local one is started.
+    pub(crate) acme: AcmeSettings,
+    /// The CA to turn to while the first is down or limited for too long.
+    pub(crate) second_ca: Option<AcmeSettings>,
     /// How long the local CA's certificates live.
     pub(crate) certificate_lifetime: Duration,
     /// A DNS server elsewhere; `None` starts the demo DNS.
@@ -45,6 +45,21 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     /// Faults on purpose in feed, queues and due-index, from this seed.
     pub(crate) chaos_seed: Option<u64>,
+}
+
+/// One CA.
+#[derive(Clone, Debug)]
+pub(crate) struct AcmeSettings {
+    /// Its directory.
+    pub(crate) directory: Option<String>,
+    /// Its root certificate, a PEM file, when no public root signs it.
+    pub(crate) root: Option<PathBuf>,
+    /// The certificate profile to order there.
+    pub(crate) profile: Option<String>,
+    /// Who it may write to.
+    pub(crate) contact: Option<String>,
+    /// The key identifier of an external account there, and the file with its HMAC key.
+    pub(crate) external_account: Option<(String, PathBuf)>,
 }
 
 /// What listens where.
@@ -68,6 +83,8 @@ pub(crate) struct Listen {
     pub(crate) ca_control: SocketAddr,
     /// The demo origin.
     pub(crate) origin: SocketAddr,
+    /// The zone with the answers of dns-01 challenges, UDP and TCP.
+    pub(crate) answers: SocketAddr,
 }
 
 /// Everything that is wrong with a configuration.
@@ -192,6 +209,18 @@ impl Config {
         let ca = r.read("listen.ca", "127.0.0.1:14000", "The local CA.", address());
         let ca_control = r.read("listen.ca_control", "127.0.0.1:14001", "The local CA's counters and faults on demand.", address());
         let origin = r.read("listen.origin", "127.0.0.1:7090", "The demo origin, which echoes what it receives.", address());
+        let answers = r.read(
+            "listen.answers",
+            "127.0.0.1:5302",
+            "The zone acme.<zone>, where dns-01 challenges are answered, UDP and TCP; port 53 where others delegate to it.",
+            address(),
+        );
+        let wildcards = r.read(
+            "hostnames.tenant_wildcards",
+            "off",
+            "Whether tenants may register wildcards such as *.brand.com; they prove them by delegation.",
+            on_off,
+        );
         let zone = r.read("zone.name", "edge.nameplate.test", "The operator's edge zone; routing targets are <claim>.t.<zone>.", hostname);
         let txt_prefix = r.read("zone.txt_prefix", "_nameplate", "The label before a hostname where its TXT proof stands.", label);
         let addresses = r.read(
@@ -223,6 +252,52 @@ impl Config {
         let first_retry =
             r.read("issuance.first_retry", "5s", "The wait after a first failed order; each further one triples it.", duration);
         let retry_cap = r.read("issuance.retry_cap", "1h", "The longest wait between orders.", at_least(Duration::from_secs(1)));
+        let profile = r.read(
+            "acme.profile",
+            "tlsserver",
+            "The certificate profile to order where the CA lists it; empty for the CA's usual one.",
+            |text| Ok(text.to_owned()),
+        );
+        let contact = r.read("acme.contact", "", "Who the CA may write to, an e-mail address.", |text| Ok(text.to_owned()));
+        let eab_key_id = r.read("acme.eab_key_id", "", "The key identifier of an external account, for a CA that asks for one.", |text| {
+            Ok(text.to_owned())
+        });
+        let eab_hmac = r.read(
+            "acme.eab_hmac_file",
+            "",
+            "The file with that external account's HMAC key, base64url as the CA prints it.",
+            optional(parsed::<PathBuf>("a path")),
+        );
+        let second_directory = r.read(
+            "acme.second.directory",
+            "",
+            "The ACME directory of a second CA, for when the first is down or limited for too long.",
+            optional(url),
+        );
+        let second_root = r.read(
+            "acme.second.root",
+            "",
+            "The second CA's root certificate, PEM, when no public root signs it.",
+            optional(parsed::<PathBuf>("a path")),
+        );
+        let second_key_id =
+            r.read("acme.second.eab_key_id", "", "The key identifier of an external account at the second CA.", |text| Ok(text.to_owned()));
+        let second_hmac = r.read(
+            "acme.second.eab_hmac_file",
+            "",
+            "The file with that external account's HMAC key.",
+            optional(parsed::<PathBuf>("a path")),
+        );
+        let unavailable_for =
+            r.read("acme.second.after", "30m", "How long the first CA may be down before orders go to the second.", duration);
+        let new_name_patience =
+            r.read("acme.second.new_name_wait", "1h", "How long a limit of the first may keep a new name waiting.", duration);
+        let renewal_slack = r.read(
+            "acme.second.renewal_slack",
+            "72h",
+            "How much life a certificate must keep when a limit of the first delays its renewal.",
+            duration,
+        );
         let directory = r.read("acme.directory", "", "An ACME directory to use instead of the local CA.", optional(url));
         let root = r.read(
             "acme.root",
@@ -258,6 +333,24 @@ impl Config {
         );
         let (floor, cap) = (floor?, cap?);
         let zone = zone?;
+        let external_account = external(r, "acme.eab", eab_key_id, eab_hmac?);
+        let second_account = external(r, "acme.second.eab", second_key_id, second_hmac.flatten());
+        let second = second_directory?.map(|directory| AcmeSettings {
+            directory: Some(directory),
+            root: second_root.flatten(),
+            // Only the first CA's profiles are known to us, and there is no time to find out in an outage.
+            profile: None,
+            contact: contact.clone().filter(|contact| !contact.is_empty()),
+            external_account: second_account,
+        });
+        let failover = Failover {
+            unavailable_for: unavailable_for?,
+            new_name_patience: new_name_patience?,
+            renewal_slack: renewal_slack?,
+            // Known once both accounts are.
+            http_01: false,
+        };
+        let failover = second.is_some().then_some(failover);
         Some(Self {
             data: data?,
             listen: Listen {
@@ -270,18 +363,25 @@ impl Config {
                 ca: ca?,
                 ca_control: ca_control?,
                 origin: origin?,
+                answers: answers?,
             },
-            policy: HostnamePolicy { operator_zones: vec![zone.clone()], tenant_wildcards: false, allowed_special_use: special? },
+            policy: HostnamePolicy { operator_zones: vec![zone.clone()], tenant_wildcards: wildcards?, allowed_special_use: special? },
             zone: ZoneSettings {
                 zone,
                 txt_prefix: txt_prefix?,
                 edge_addresses: addresses?,
-                issuers: vec![CaaIssuer { identities: caa?, account_uri: None, methods: vec!["http-01".into()] }],
+                issuers: vec![CaaIssuer { identities: caa?, account_uri: None, methods: vec!["http-01".into(), "dns-01".into()] }],
             },
             looks: LookSchedule { floor, cap, claim_life: life?, health: health?, hand_over: hand_over?, at_risk_grace: grace_at_risk? },
-            issuance: IssuancePolicy { lease: lease?, first_retry: first_retry?, retry_cap: retry_cap? },
-            acme_directory: directory?,
-            acme_root: root?,
+            issuance: IssuancePolicy { lease: lease?, first_retry: first_retry?, retry_cap: retry_cap?, failover },
+            acme: AcmeSettings {
+                directory: directory?,
+                root: root?,
+                profile: profile.filter(|profile| !profile.is_empty()),
+                contact: contact.filter(|contact| !contact.is_empty()),
+                external_account,
+            },
+            second_ca: second,
             certificate_lifetime: lifetime?,
             dns_server: dns_server?,
             origin: origin_url?,
@@ -313,6 +413,18 @@ impl Config {
             out.push_str(&format!("# {}  ({})\n{key} = \"{}\"\n", entry.meaning, variable(entry.key), entry.default));
         }
         out
+    }
+}
+
+/// An external account is its key's identifier and its key, or nothing.
+fn external(r: &mut Reader, keys: &str, key_id: Option<String>, hmac: Option<PathBuf>) -> Option<(String, PathBuf)> {
+    match (key_id.filter(|id| !id.is_empty()), hmac) {
+        (Some(key_id), Some(hmac)) => Some((key_id, hmac)),
+        (None, None) => None,
+        _ => {
+            r.problems.push(format!("{keys}_key_id and {keys}_hmac_file belong together; set both or none"));
+            None
+        }
     }
 }
 

@@ -6,11 +6,12 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use answers::{AnswerServer, Held};
 use bundles::{SealKeyPair, SealKeys};
-use domains::{Caller, Callers, Clock, Role, SystemClock};
+use domains::{Caller, Callers, Clock, Failover, Hostname, Issuer, Role, SystemClock};
 use edge::{Edge, FolderSource};
 use issue_certificate::IssueCertificate;
-use issuers::acme::{AcmeAccount, AcmeConfig, AcmeIssuer};
+use issuers::acme::{AcmeAccount, AcmeConfig, AcmeIssuer, CaPair, ExternalAccount};
 use lookups::{LookupConfig, Lookups};
 use pipeline::{Pipeline, Running};
 use publish_site::PublishSite;
@@ -23,10 +24,14 @@ use verify_ownership::VerifyOwnership;
 
 use crate::{
     api_server,
-    config::Config,
+    config::{AcmeSettings, Config},
     demo_origin,
     files::{self, Endpoints},
 };
+
+/// Where the accounts at the CAs are kept, below the data folder.
+const ACCOUNT: &str = "keys/acme-account.json";
+const SECOND_ACCOUNT: &str = "keys/acme-account-second.json";
 
 /// How long the first start waits for the CA to make an account.
 const ACCOUNT_PATIENCE: Duration = Duration::from_secs(30);
@@ -54,6 +59,7 @@ pub(crate) struct Dev {
     edge: Edge,
     ca: Option<dev_ca::DevCa>,
     dns: Option<dev_dns::DevDns>,
+    answers: AnswerServer,
     servers: Vec<JoinHandle<()>>,
     drain: Duration,
 }
@@ -68,7 +74,8 @@ impl Dev {
         let operator = Caller { role: Role::Operator, tenant: None };
         home.admit(&key_sha256(&operator_key), &operator).await.map_err(|error| start_failed("the store")(&error))?;
 
-        let dns = start_dns(config).await?;
+        let answers = start_answers(config, &home).await?;
+        let dns = start_dns(config, answers.address()).await?;
         let resolver = dns.as_ref().map_or(config.dns_server, |dns| Some(dns.dns_addr())).unwrap_or(config.listen.dns);
         let mut servers = Vec::new();
         let origin = match &config.origin {
@@ -89,16 +96,28 @@ impl Dev {
         let edge = start_edge(config, &origin, source, seal_keys, clock.clone()).await?;
 
         let ca = start_ca(config, resolver, edge.http_addr.port()).await?;
-        let issuer = Arc::new(open_issuer(config, ca.as_ref(), seal_public, clock.clone()).await?);
+        let first = open_issuer(config, ca.as_ref(), &home, seal_public.clone(), clock.clone()).await?;
+        let second = match &config.second_ca {
+            Some(settings) => Some(open_second(config, settings, &home, seal_public, clock.clone()).await?),
+            None => None,
+        };
+        // The edge answers with the first; with one key for both accounts that fits the second CA, too.
+        let mut thumbprints: Vec<String> = std::iter::once(&first).chain(&second).map(|issuer| issuer.thumbprint().to_owned()).collect();
+        thumbprints.dedup();
+        let mut policy = config.issuance;
+        policy.failover = policy.failover.map(|failover| Failover { http_01: thumbprints.len() == 1, ..failover });
+        let second = second.map(|issuer| Arc::new(issuer) as Arc<dyn Issuer>);
+        let account_url = first.account_url().to_owned();
+        let issuer = Arc::new(CaPair::new(Arc::new(first), second));
         let publish = Arc::new(PublishSite { table: Arc::new(home.clone()), bucket: Arc::new(home.clone()), clock: clock.clone() });
         publish
-            .publish_edge_settings(&[issuer.thumbprint().to_owned()])
+            .publish_edge_settings(&thumbprints)
             .await
             .map_err(|error| DevError::Start { what: "publishing the challenge settings", detail: error.to_string() })?;
 
         let mut zone = config.zone.clone();
         for ca in &mut zone.issuers {
-            ca.account_uri = Some(issuer.account_url().to_owned());
+            ca.account_uri = Some(account_url.clone());
         }
         let lookup_config = if config.dns_server.is_some_and(|server| !server.ip().is_loopback()) {
             LookupConfig::asking(resolver)
@@ -125,7 +144,7 @@ impl Dev {
                 documents: Arc::new(home.clone()),
                 zone: zone.clone(),
                 looks: config.looks,
-                policy: config.issuance,
+                policy,
                 clock: clock.clone(),
             },
             publish,
@@ -171,12 +190,12 @@ impl Dev {
             ca_root: ca
                 .as_ref()
                 .and_then(|ca| ca.root_path().map(|path| path.display().to_string()))
-                .or_else(|| config.acme_root.as_ref().map(|path| path.display().to_string())),
-            ca_directory: ca.as_ref().map_or_else(|| config.acme_directory.clone().unwrap_or_default(), dev_ca::DevCa::directory_url),
+                .or_else(|| config.acme.root.as_ref().map(|path| path.display().to_string())),
+            ca_directory: ca.as_ref().map_or_else(|| config.acme.directory.clone().unwrap_or_default(), dev_ca::DevCa::directory_url),
             ca_control: ca.as_ref().and_then(dev_ca::DevCa::control_url),
         };
         endpoints.store(data)?;
-        Ok(Self { endpoints, home, pipeline, edge, ca, dns, servers, drain: config.drain })
+        Ok(Self { endpoints, home, pipeline, edge, ca, dns, answers, servers, drain: config.drain })
     }
 
     /// Stops everything, the edge last, and says whether all of it ended in time.
@@ -191,6 +210,7 @@ impl Dev {
         if let Some(ca) = self.ca {
             ca.shutdown().await;
         }
+        self.answers.shutdown().await;
         if let Some(dns) = self.dns
             && let Err(error) = dns.shutdown().await
         {
@@ -211,7 +231,21 @@ fn open_home(config: &Config, clock: Arc<dyn Clock>) -> Result<LocalHome, DevErr
     LocalHome::open(local).map_err(|error| start_failed("the store")(&error))
 }
 
-async fn start_dns(config: &Config) -> Result<Option<dev_dns::DevDns>, DevError> {
+/// Serves the zone with the answers of dns-01 challenges, out of the store.
+async fn start_answers(config: &Config, home: &LocalHome) -> Result<AnswerServer, DevError> {
+    let zone = Hostname::parse_name(&config.zone.answers_zone()).map_err(|error| start_failed("the answer zone")(&error))?;
+    let book = home.answer_book();
+    let reader = Arc::new(move |name: &str| Held { values: book.values(name), has_below: book.has_below(name) });
+    let settings = answers::Config { listen: config.listen.answers, zone, addresses: config.zone.edge_addresses.clone() };
+    AnswerServer::start(settings, reader).await.map_err(|error| DevError::Listen {
+        address: error.address,
+        what: "the answer zone",
+        key: "listen.answers",
+        source: error.source,
+    })
+}
+
+async fn start_dns(config: &Config, answers: SocketAddr) -> Result<Option<dev_dns::DevDns>, DevError> {
     if config.dns_server.is_some() {
         return Ok(None);
     }
@@ -220,6 +254,7 @@ async fn start_dns(config: &Config) -> Result<Option<dev_dns::DevDns>, DevError>
         admin: Some(config.listen.dns_admin),
         file: Some(config.data.join("dns.json")),
         apexes: vec![config.zone.zone.to_string()],
+        forwards: vec![(config.zone.answers_zone(), answers)],
         ..dev_dns::Config::default()
     };
     let dns = dev_dns::DevDns::start(settings).await.map_err(|error| start_failed("the demo DNS")(&error))?;
@@ -245,7 +280,7 @@ async fn seed_zone(dns: &dev_dns::DevDns, config: &Config) -> Result<(), DevErro
 }
 
 async fn start_ca(config: &Config, dns: SocketAddr, http_port: u16) -> Result<Option<dev_ca::DevCa>, DevError> {
-    if config.acme_directory.is_some() {
+    if config.acme.directory.is_some() {
         return Ok(None);
     }
     let settings = dev_ca::Config {
@@ -263,28 +298,76 @@ async fn start_ca(config: &Config, dns: SocketAddr, http_port: u16) -> Result<Op
 async fn open_issuer(
     config: &Config,
     ca: Option<&dev_ca::DevCa>,
+    home: &LocalHome,
     seal_key: bundles::SealPublicKey,
     clock: Arc<dyn Clock>,
 ) -> Result<AcmeIssuer, DevError> {
-    let directory = ca.map_or_else(|| config.acme_directory.clone().unwrap_or_default(), dev_ca::DevCa::directory_url);
-    let mut acme = AcmeConfig::new(directory, seal_key, clock);
-    acme.extra_root_pem = match (ca, &config.acme_root) {
-        (Some(ca), _) => Some(ca.root_pem().to_owned()),
-        (None, Some(path)) => {
-            let missing = || DevError::Start { what: "reading acme.root", detail: format!("{} does not exist", path.display()) };
-            Some(files::read(path)?.ok_or_else(missing)?)
-        }
-        (None, None) => None,
+    let directory = ca.map_or_else(|| config.acme.directory.clone().unwrap_or_default(), dev_ca::DevCa::directory_url);
+    let mut acme = acme_config(&config.acme, directory, home, seal_key, clock)?;
+    if let Some(ca) = ca {
+        acme.extra_root_pem = Some(ca.root_pem().to_owned());
+    }
+    with_account(acme, &config.data.join(ACCOUNT), None).await
+}
+
+/// The second CA has an account of its own, made at the first start: in an outage of the first there may be no time for it.
+async fn open_second(
+    config: &Config,
+    settings: &AcmeSettings,
+    home: &LocalHome,
+    seal_key: bundles::SealPublicKey,
+    clock: Arc<dyn Clock>,
+) -> Result<AcmeIssuer, DevError> {
+    let acme = acme_config(settings, settings.directory.clone().unwrap_or_default(), home, seal_key, clock)?;
+    // Without an external account it has the first one's key, so that the edge's answers fit both CAs.
+    let first = match (&acme.external_account, files::read(&config.data.join(ACCOUNT))?) {
+        (None, Some(json)) => Some(AcmeAccount::from_json(&json).map_err(|error| start_failed("the ACME account")(&error))?),
+        _ => None,
     };
-    let path = config.data.join("keys/acme-account.json");
-    let credentials = match files::read(&path)? {
+    with_account(acme, &config.data.join(SECOND_ACCOUNT), first.as_ref()).await
+}
+
+fn acme_config(
+    settings: &AcmeSettings,
+    directory: String,
+    home: &LocalHome,
+    seal_key: bundles::SealPublicKey,
+    clock: Arc<dyn Clock>,
+) -> Result<AcmeConfig, DevError> {
+    let mut acme = AcmeConfig::new(directory, seal_key, clock);
+    acme.profile = settings.profile.clone();
+    acme.contact = settings.contact.clone();
+    acme.answers = Some(Arc::new(home.clone()));
+    let existing = |what: &'static str, path: &Path| -> Result<String, DevError> {
+        files::read(path)?.ok_or_else(|| DevError::Start { what, detail: format!("{} does not exist", path.display()) })
+    };
+    acme.extra_root_pem = settings.root.as_deref().map(|path| existing("reading the CA's root", path)).transpose()?;
+    acme.external_account = match &settings.external_account {
+        Some((key_id, path)) => {
+            let hmac = existing("reading the external account's key", path)?;
+            Some(ExternalAccount::parse(key_id, &hmac).map_err(|error| start_failed("the external account")(&error))?)
+        }
+        None => None,
+    };
+    Ok(acme)
+}
+
+/// Opens the issuer with the account in the file, which is made first where there is none.
+async fn with_account(acme: AcmeConfig, path: &Path, shares_key_with: Option<&AcmeAccount>) -> Result<AcmeIssuer, DevError> {
+    let credentials = match files::read(path)? {
         Some(json) => json,
         None => {
-            let account = tokio::time::timeout(ACCOUNT_PATIENCE, AcmeAccount::create(&acme)).await;
+            let creating = async {
+                match shares_key_with {
+                    Some(other) => AcmeAccount::create_sharing_key(&acme, other).await,
+                    None => AcmeAccount::create(&acme).await,
+                }
+            };
+            let account = tokio::time::timeout(ACCOUNT_PATIENCE, creating).await;
             let account = account
                 .map_err(|_| DevError::Start { what: "making an ACME account", detail: "the CA did not answer in time".into() })?
                 .map_err(|error| start_failed("making an ACME account")(&error))?;
-            files::write_secret(&path, account.to_json().as_bytes())?;
+            files::write_secret(path, account.to_json().as_bytes())?;
             account.to_json().to_owned()
         }
     };

@@ -5,6 +5,7 @@
 
 use clap::Subcommand;
 use http::Method;
+use register_domain::Due;
 use serde_json::{Value, json};
 
 use crate::{
@@ -61,7 +62,7 @@ pub(crate) async fn run(command: DnsCommand, config: &Config, screen: &Screen) -
         DnsCommand::Set { name, record_type: None, ttl, tenant, .. } => {
             let domain = Remote::find(config)?.domain(Method::GET, &name, tenant.as_deref(), "").await?;
             let mut records: Vec<Value> = Vec::new();
-            for wanted in &domain.records {
+            for wanted in domain.records.iter().filter(|wanted| wanted.due == Due::Now) {
                 // Records of one name and type are one set.
                 match records.iter_mut().find(|known| known["name"] == wanted.name && known["type"] == wanted.record_type) {
                     Some(known) => known["data"].as_array_mut().into_iter().for_each(|data| data.push(json!(wanted.value))),

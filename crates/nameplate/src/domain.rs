@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use http::{Method, StatusCode};
-use register_domain::DomainView;
+use register_domain::{DomainView, Due};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -428,12 +428,13 @@ fn to_do(domain: &DomainView, screen: &Screen) -> String {
     for record in &domain.records {
         let seen = match record.seen {
             Some(true) => screen.good("seen"),
+            _ if record.due == Due::OnceServed => "not yet: once the edge serves it".to_owned(),
             Some(false) => screen.attention("not seen"),
             None => "not looked yet".to_owned(),
         };
         lines.push(format!("    {}  {:<5} {}   ({seen})", record.name, record.record_type, record.value));
     }
-    if domain.records.iter().any(|record| record.seen != Some(true)) {
+    if domain.records.iter().any(|record| record.due == Due::Now && record.seen != Some(true)) {
         lines.push(format!("  next: create them at the DNS provider; here: nameplate dns set {}", domain.hostname));
     }
     lines.join("\n")

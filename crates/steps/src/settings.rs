@@ -90,7 +90,7 @@ impl Reader<'_> {
         let issuer = CaaIssuer {
             identities: identities?.unwrap_or_else(|| vec![CAA_IDENTITY.to_owned()]),
             account_uri: account_uri?,
-            methods: vec!["http-01".to_owned()],
+            methods: vec!["http-01".to_owned(), "dns-01".to_owned()],
         };
         Some(ZoneSettings {
             issuers: vec![issuer],

@@ -14,8 +14,8 @@ use std::{
 };
 
 use domains::{
-    BundleBucket, Callers, Change, Claim, Clock, CommitError, Dispatch, DomainTable, Issuance, Listings, Marks, ObjectCondition, Proof,
-    Put, SiteVersion, State, Step, StepQueue, StoreError, SystemClock,
+    AnswerZone, BundleBucket, Callers, Change, Claim, Clock, CommitError, Dispatch, DomainTable, Issuance, Listings, Marks,
+    ObjectCondition, Proof, Put, SiteVersion, State, Step, StepQueue, StoreError, SystemClock,
 };
 use rusqlite::{Connection, params};
 use stand::LocalStand;
@@ -67,7 +67,8 @@ async fn empty_feed(home: &LocalHome) {
 fn issuing(number: usize, version: u64, stand: &LocalStand, sealed_key: Option<&str>) -> Claim {
     let now = stand.now();
     let attempt = sealed_key.map(|sealed_key| attempt(now, sealed_key));
-    let state = State::Issuing { proof: Proof::Txt, issuance: Issuance { next_look: now, attempt, failures: 0 } };
+    let state =
+        State::Issuing { proof: Proof::Txt, issuance: Issuance { next_look: now, attempt, failures: 0, ca: domains::CaChoice::First } };
     Claim { state, ..claim(key(number), version, now) }
 }
 
@@ -537,4 +538,47 @@ async fn how_many_commits_a_second() {
     }
     busy.join_all().await;
     println!("32 callers: {:.0} objects/s", 640.0 / began.elapsed().as_secs_f64());
+}
+
+#[tokio::test]
+async fn answers_of_challenges_stand_side_by_side_survive_a_restart_and_go_one_by_one() {
+    let stand = LocalStand::new(None);
+    let folder = TempDir::new().unwrap();
+    let home = stand.open(folder.path());
+    let name = "c1.acme.edge.saas.net";
+    home.present(name, "of-the-apex").await.unwrap();
+    home.present(name, "of-the-wildcard").await.unwrap();
+    home.present(name, "of-the-apex").await.unwrap();
+    assert_eq!(home.answer_book().values(name), ["of-the-apex", "of-the-wildcard"]);
+    assert!(home.answer_book().has_below("acme.edge.saas.net") && !home.answer_book().has_below(name));
+    assert!(!home.answer_book().has_below("cme.edge.saas.net"), "labels are compared whole");
+    home.close().await.unwrap();
+    drop(home);
+
+    let home = stand.open(folder.path());
+    assert_eq!(home.answer_book().values(name), ["of-the-apex", "of-the-wildcard"]);
+    home.withdraw(name, "of-the-apex").await.unwrap();
+    home.withdraw(name, "never-there").await.unwrap();
+    assert_eq!(home.answer_book().values(name), ["of-the-wildcard"]);
+
+    // What nobody takes away goes by itself, after any order has ended.
+    stand.clock.advance(Duration::from_secs(9 * 86_400));
+    home.sweep().await.unwrap();
+    home.close().await.unwrap();
+    drop(home);
+    assert!(stand.open(folder.path()).answer_book().values(name).is_empty());
+}
+
+#[tokio::test]
+async fn one_name_takes_no_more_answers_than_challenges_can_be_under_way() {
+    let stand = LocalStand::new(None);
+    let home = stand.fresh().await;
+    for number in 0..100 {
+        stand.clock.advance(Duration::from_secs(1));
+        home.present("c1.acme.edge.saas.net", &format!("value-{number:03}")).await.unwrap();
+    }
+    let values = home.answer_book().values("c1.acme.edge.saas.net");
+    assert_eq!(values.len(), 32);
+    assert!(values.contains(&"value-099".to_owned()) && !values.contains(&"value-000".to_owned()), "the oldest make room");
+    assert!(home.present("c1.acme.edge.saas.net", &"x".repeat(256)).await.is_err());
 }

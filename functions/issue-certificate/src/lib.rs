@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domains::{
-    Attempt, Change, Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, IssuancePolicy, IssueError, Issuer, LookSchedule, Nudge,
-    OwnershipLookup, State, Step, ZoneSettings, decide, judge,
+    Attempt, Change, Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, IssuancePolicy, IssueError, Issuer, LastLook,
+    LookSchedule, Nudge, OrderPlan, OwnershipLookup, State, Step, ZoneSettings, decide, judge,
 };
 use steps::{Outcome, StepFailure, StepHandler, keep_look};
 
@@ -61,33 +61,42 @@ impl StepHandler for IssueCertificate {
         if issuance.next_look > now {
             return self.ask_for_window(&claim).await;
         }
-        if issuance.attempt.is_none() && !self.recently_looked(&claim) {
-            let subject = claim.look_subject(&self.zone);
-            let look = self.lookup.look(&subject).await;
-            let judgement = judge(&look, &subject);
-            keep_look(self.documents.as_ref(), &claim, &subject, &look, now).await;
-            if !judgement.may_order() {
+        if let Some(attempt) = &issuance.attempt {
+            let plan = attempt.plan.clone();
+            return self.issue(claim, plan).await;
+        }
+        if let Some(plan) = self.recent_look(&claim).and_then(|seen| decide::plan_order(&claim, seen, &self.zone)) {
+            return self.issue(claim, plan).await;
+        }
+        let subject = claim.look_subject(&self.zone);
+        let look = self.lookup.look(&subject).await;
+        let judgement = judge(&look, &subject);
+        let now = self.clock.now();
+        keep_look(self.documents.as_ref(), &claim, &subject, &look, now).await;
+        match decide::plan_order(&claim, &LastLook::of(&judgement, now), &self.zone) {
+            Some(plan) if judgement.obstacle.is_none() => self.issue(claim, plan).await,
+            _ => {
                 let why = judgement.finding.as_ref().map_or("not routed here", |finding| finding.code.as_str());
-                return self.record_once(decide::postpone_order(&claim, &judgement, &self.looks, self.clock.now()), why).await;
+                self.record_once(decide::postpone_order(&claim, &judgement, &self.looks, now), why).await
             }
         }
-        self.issue(claim).await
     }
 }
 
 impl IssueCertificate {
-    fn recently_looked(&self, claim: &Claim) -> bool {
+    /// The look that proved the name, while nothing has gone wrong since.
+    fn recent_look<'c>(&self, claim: &'c Claim) -> Option<&'c LastLook> {
         let first_certificate = matches!(claim.state, State::Issuing { .. });
-        let age = claim.last_look.as_ref().map(|look| Duration::try_from(self.clock.now().duration_since(look.at)).unwrap_or_default());
-        first_certificate && claim.problem.is_none() && age.is_some_and(|age| age < FRESH_LOOK)
+        let age = |look: &LastLook| Duration::try_from(self.clock.now().duration_since(look.at)).unwrap_or_default();
+        claim.last_look.as_ref().filter(|look| first_certificate && claim.problem.is_none() && age(look) < FRESH_LOOK)
     }
 
-    async fn issue(&self, claim: Claim) -> Result<Outcome, StepFailure> {
+    async fn issue(&self, claim: Claim, plan: OrderPlan) -> Result<Outcome, StepFailure> {
         let key = claim.key.clone();
         let prepared = match claim.issuance().and_then(|issuance| issuance.attempt.as_ref()) {
             Some(_) => None,
             None => match self.issuer.prepare(&key) {
-                Ok(prepared) => Some(prepared),
+                Ok(prepared) => Some((prepared, plan)),
                 Err(refusal) => return self.record_refusal(&claim, None, &refusal).await,
             },
         };
@@ -106,7 +115,7 @@ impl IssueCertificate {
         let (claim, order_url) = match &attempt.order_url {
             Some(order_url) => (claim, order_url.clone()),
             None => {
-                let order_url = match self.issuer.order(&key.hostname).await {
+                let order_url = match self.issuer.order(&key.hostname, &attempt.plan).await {
                     Ok(order_url) => order_url,
                     Err(refusal) => return self.record_refusal(&claim, Some(&attempt), &refusal).await,
                 };
@@ -146,7 +155,7 @@ impl IssueCertificate {
         let State::Active { certificate, .. } = &claim.state else { return Ok(Outcome::Nothing("not due")) };
         let Some(ari_id) = &certificate.ari_id else { return Ok(Outcome::Nothing("no renewal information for this certificate")) };
         let now = || self.clock.now();
-        match self.issuer.renewal_window(ari_id).await {
+        match self.issuer.renewal_window(certificate.ca, ari_id).await {
             Ok(window) => self.record_once(decide::record_window(claim, window.as_ref(), now()), "renewal window").await,
             Err(error) => {
                 tracing::warn!(%error, "the CA did not tell its renewal window");

@@ -29,7 +29,8 @@ async fn main() -> Result<(), Error> {
     })?;
     tracing::info!(home = %folder.display(), ?zone, %resolver, directory, seal_key = seal_key.id, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let acme = AcmeConfig { extra_root_pem: root, ..AcmeConfig::new(directory, seal_key, clock.clone()) };
+    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
+    let acme = AcmeConfig { extra_root_pem: root, answers: Some(home.clone()), ..AcmeConfig::new(directory, seal_key, clock.clone()) };
     // A resolver on loopback is the whole DNS of a machine of one's own.
     let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
     let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);

@@ -13,9 +13,9 @@ use std::{
 use async_trait::async_trait;
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use domains::{
-    Answer, Attempt, ChainEnd, Claim, ClaimId, ClaimKey, Clock, DomainTable, HandClock, Hostname, IssuancePolicy, IssueError, Issued,
-    Issuer, Judgement, Look, LookSchedule, LookSubject, Observed, OwnershipLookup, OwnershipToken, PreparedKey, ProblemCode, Proof,
-    RenewalWindow, Routing, SiteVersion, State, StateName, TenantId, ZoneSettings, decide,
+    Answer, Attempt, CaChoice, ChainEnd, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, HandClock, Hostname, IssuancePolicy,
+    IssueError, Issued, Issuer, Judgement, Look, LookSchedule, LookSubject, Observed, OrderPlan, OwnershipLookup, OwnershipToken,
+    PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, SiteVersion, State, StateName, TenantId, ZoneSettings, decide,
 };
 use issue_certificate::IssueCertificate;
 use steps::handle_batch;
@@ -46,6 +46,7 @@ impl OwnershipLookup for NoDns {
             txt: observed(&subject.txt_name),
             txt_doubled: None,
             further: domains::Further::default(),
+            delegation: None,
             queries: 2,
         }
     }
@@ -65,7 +66,7 @@ impl Issuer for Ca {
         Ok(PreparedKey { csr: "MIIBVjCB/QIBADAAMFkw".into(), sealed_key: "sealed".into(), spki_sha256: "ab".repeat(32) })
     }
 
-    async fn order(&self, _: &Hostname) -> Result<String, IssueError> {
+    async fn order(&self, _: &Hostname, _: &OrderPlan) -> Result<String, IssueError> {
         Ok(format!("https://ca.saas.net/order/{}", self.orders.fetch_add(1, SeqCst) + 1))
     }
 
@@ -83,7 +84,7 @@ impl Issuer for Ca {
         })
     }
 
-    async fn renewal_window(&self, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
+    async fn renewal_window(&self, _: CaChoice, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
         Ok(None)
     }
 }
@@ -112,6 +113,7 @@ impl Stand {
         let proved = Judgement {
             proof: Some(Proof::RoutingRecord),
             routing: Routing::OurTarget,
+            delegation: Delegation::None,
             txt_values: Vec::new(),
             finding: None,
             obstacle: None,

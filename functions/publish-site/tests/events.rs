@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use bundles::{IndexShard, LeafFacts, SealKeyPair, SealKeys, SiteObject, index_object, shard_of, site_object};
 use domains::{
-    BundleBucket, Change, Claim, ClaimId, ClaimKey, Clock, CommitError, DomainTable, HandClock, Hostname, IssuancePolicy, Issued,
-    Judgement, LookSchedule, ObjectCondition, OwnershipToken, PreparedKey, Proof, Publication, Routing, SiteVersion, State, StateName,
-    StoreError, TenantId, decide,
+    BundleBucket, Change, Claim, ClaimId, ClaimKey, Clock, CommitError, Delegation, DomainTable, HandClock, Hostname, IssuancePolicy,
+    Issued, Judgement, LookSchedule, ObjectCondition, OrderPlan, OwnershipToken, PreparedKey, Proof, Publication, Routing, SiteVersion,
+    State, StateName, StoreError, TenantId, decide,
 };
 use publish_site::PublishSite;
 use storage::local::{LocalConfig, LocalHome};
@@ -103,6 +103,7 @@ async fn record_certificate(home: &LocalHome, key: &ClaimKey, pair: &SealKeyPair
     let seen = Judgement {
         proof: Some(Proof::RoutingRecord),
         routing: Routing::OurTarget,
+        delegation: Delegation::None,
         txt_values: Vec::new(),
         finding: None,
         obstacle: None,
@@ -120,7 +121,7 @@ async fn record_certificate(home: &LocalHome, key: &ClaimKey, pair: &SealKeyPair
         sealed_key: serde_json::to_string(&sealed).unwrap(),
         spki_sha256: spki.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
-    let leased = decide::lease_issuance(&proved.claims[0].item, Some(prepared), &policy, now).unwrap();
+    let leased = decide::lease_issuance(&proved.claims[0].item, Some((prepared, OrderPlan::default())), &policy, now).unwrap();
     home.commit(&leased).await.unwrap();
     let issued = Issued { chain, serial: "03a1".into(), not_before: now, not_after: "2027-02-22T10:00:00Z".parse().unwrap(), ari_id: None };
     let owner = home.owner(&key.hostname).await.unwrap().unwrap();

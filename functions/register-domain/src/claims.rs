@@ -77,7 +77,11 @@ pub(crate) async fn register(api: &Api, asked: &Asked<'_>) -> Result<Response<By
 pub(crate) async fn register_one(api: &Api, caller: &domains::Caller, hostname: &str, tenant: Option<&str>) -> Result<Registered, Refusal> {
     let tenant = tenant_of(caller, tenant)?
         .ok_or_else(|| Refusal::new(Code::TenantNeeded, "an operator's request must name the `tenant` the domain is for"))?;
-    let key = ClaimKey { hostname: Hostname::parse(hostname, &api.policy)?, tenant };
+    let hostname = match caller.role {
+        Role::Operator => Hostname::parse_for_operator(hostname, &api.policy)?,
+        Role::Tenant => Hostname::parse(hostname, &api.policy)?,
+    };
+    let key = ClaimKey { hostname, tenant };
     for _ in 0..RACES {
         let known = api.table.claim(&key).await?;
         match &known {

@@ -31,7 +31,7 @@ pub use claims::DomainPage;
 pub use entropy::{Entropy, SystemEntropy};
 pub use feed::{EventPageView, ExplainedLook, HistoryPage, LooksPage};
 pub use lambda::answer;
-pub use records::{DnsRecord, Path, Purpose, records};
+pub use records::{DnsRecord, Due, Path, Purpose, records};
 pub use refusal::{Code, ProblemDocument, Refusal, refuse};
 pub use views::{AtRiskView, CertificateView, DomainView, SuspensionView};
 

@@ -132,3 +132,32 @@ async fn a_stranger_and_a_body_that_does_not_read_write_nothing() {
     }
     assert_eq!(stand.claims().await, 0);
 }
+
+#[tokio::test]
+async fn a_wildcard_asks_for_its_delegation_now_and_for_its_route_once_it_is_served() {
+    let stand = Stand::new().await;
+    let mut wildcard = event();
+    wildcard["body"] = "{\"hostname\":\"*.sandbox.edge.saas.net\",\"tenant\":\"operator\"}".into();
+    let (status, view, _) = stand.send(&wildcard).await;
+    assert_eq!((status, &view["path"]), (201, &serde_json::json!("delegation")), "{view}");
+    let records: Vec<_> = view["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| {
+            let text = |key: &str| record[key].as_str().unwrap().to_owned();
+            (record["order"].as_u64().unwrap(), text("due"), text("purpose"), text("name"))
+        })
+        .collect();
+    let wanted = |order, due: &str, purpose: &str, name: &str| (order, due.to_owned(), purpose.to_owned(), name.to_owned());
+    assert_eq!(
+        records,
+        [
+            wanted(1, "now", "proof", "_acme-challenge.sandbox.edge.saas.net"),
+            wanted(2, "once_served", "routing", "*.sandbox.edge.saas.net"),
+        ]
+    );
+    let key = ClaimKey { hostname: Hostname::parse_name("*.sandbox.edge.saas.net").unwrap(), tenant: TenantId::parse("operator").unwrap() };
+    let claim = stand.home.claim(&key).await.unwrap().unwrap();
+    assert_eq!(view["records"][0]["value"], format!("{}.acme.edge.saas.net", claim.claim_id));
+}

@@ -49,6 +49,7 @@ impl OwnershipLookup for Dns {
             txt: observed(&subject.txt_name, Answer::NxDomain),
             txt_doubled: None,
             further: domains::Further::default(),
+            delegation: None,
             queries: 6,
         }
     }

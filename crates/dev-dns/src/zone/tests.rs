@@ -4,7 +4,7 @@ use crate::names::parse_name;
 
 /// The example zone of RFC 4592, section 2.2.1, beside a customer's and the operator's.
 fn contents() -> Contents {
-    let settings = Settings { address: [127, 0, 0, 1].into(), default_ttl: 60, registered_labels: 2 };
+    let settings = Settings { address: [127, 0, 0, 1].into(), default_ttl: 60, registered_labels: 2, forwarded: Vec::new() };
     let mut contents = Contents::new(settings, &[parse_name("edge.np.test").unwrap()], 0);
     for (name, record_type, data) in [
         ("*.example.lab", "TXT", "this is a wildcard"),

@@ -8,12 +8,44 @@ use crate::{Actor, Answer, Asked, Failure, Finding, Observed, ProblemCode, provi
 
 /// The findings, from what is nearest to a proof to what is farthest.
 impl<'l> Case<'l> {
-    pub(super) fn unproved(&self, cname: Evidence<'l>, txt: Evidence<'l>, routing: &Routing, misled: Option<Finding>) -> Finding {
+    pub(super) fn unproved(
+        &self,
+        cname: Evidence<'l>,
+        txt: Evidence<'l>,
+        delegated: Evidence<'l>,
+        routing: &Routing,
+        misled: Option<Finding>,
+    ) -> Finding {
         if let Err(answer) = &self.look.zone {
             return self.no_zone(answer);
         }
-        let both = [(cname, &self.look.cname, self.cname()), (txt, &self.look.txt, self.txt())];
-        let nearest = both.iter().filter(|(evidence, ..)| *evidence != Evidence::Absent).min_by_key(|(evidence, ..)| evidence.distance());
+        let delegation = self.look.delegation.as_ref().map(|observed| (delegated, observed, self.delegation_record()));
+        if self.subject.hostname.is_wildcard() {
+            return match delegation {
+                Some((evidence, observed, record)) if evidence != Evidence::Absent => self.unclear(evidence, observed, &record),
+                _ => self.not_delegated(),
+            };
+        }
+        let is_live = self.is_live(misled.as_ref());
+        let found = self.unproved_by_own_records(cname, txt, delegation, routing, misled);
+        match found.code {
+            // Whoever is served somewhere gets the certificate first, and switches when it is there.
+            ProblemCode::DnsCnameElsewhere | ProblemCode::DnsRecordMissing if is_live => self.live_elsewhere(),
+            _ => found,
+        }
+    }
+
+    fn unproved_by_own_records(
+        &self,
+        cname: Evidence<'l>,
+        txt: Evidence<'l>,
+        delegation: Option<(Evidence<'l>, &'l Observed, String)>,
+        routing: &Routing,
+        misled: Option<Finding>,
+    ) -> Finding {
+        let mut all = vec![(cname, &self.look.cname, self.cname()), (txt, &self.look.txt, self.txt())];
+        all.extend(delegation.filter(|_| self.subject.delegation.as_ref().is_some_and(|delegation| delegation.wanted)));
+        let nearest = all.iter().filter(|(evidence, ..)| *evidence != Evidence::Absent).min_by_key(|(evidence, ..)| evidence.distance());
         if let Some((evidence, observed, record)) = nearest {
             return self.unclear(*evidence, observed, record);
         }
@@ -105,6 +137,54 @@ impl<'l> Case<'l> {
             expected: self.proofs(),
             saw: shown(&saw),
         }
+    }
+
+    /// The name is served by somebody: nothing that stands there is touched before the edge has its certificate.
+    pub(super) fn live_elsewhere(&self) -> Finding {
+        if self.delegation_leads_elsewhere() {
+            return self.not_delegated();
+        }
+        let (record, target) = (self.delegation_record(), self.delegation_target());
+        let switch = if self.prefers_cname() { self.routes() } else { format!("{}, and {}", self.proofs(), self.routes()) };
+        Finding {
+            code: ProblemCode::DnsLiveElsewhere,
+            actor: Actor::Customer,
+            action: format!(
+                "Create the record {record} with the value {target}, and leave {} as it is: it is served elsewhere, and is switched \
+                 without a gap once the edge has its certificate. Or, if a moment without HTTPS does not matter, switch it now: {switch}.",
+                self.hostname()
+            ),
+            about: record.clone(),
+            expected: format!("{record} with {target}"),
+            saw: match from_authority(&self.look.cname).any(|answer| !answer.records().is_empty()) {
+                true => shown(&format!("CNAME: {}; {}", seen(&self.look.cname), self.seen_addresses())),
+                false => self.seen_addresses(),
+            },
+        }
+    }
+
+    /// The challenges lead nowhere, or to somebody else.
+    fn not_delegated(&self) -> Finding {
+        let (record, target) = (self.delegation_record(), self.delegation_target());
+        let observed = self.look.delegation.as_ref();
+        let (code, verb) = match self.delegation_leads_elsewhere() {
+            true => (ProblemCode::DnsDelegationElsewhere, "Change"),
+            false => (ProblemCode::DnsDelegationMissing, "Create"),
+        };
+        Finding {
+            code,
+            actor: Actor::Customer,
+            action: format!("{verb} the record {record} with the value {target}; leave it there, since each renewal is proved through it."),
+            about: record.clone(),
+            expected: format!("{record} with {target}"),
+            saw: observed.map_or_else(|| "no such record".to_owned(), |observed| shown(&seen(observed))),
+        }
+    }
+
+    fn delegation_leads_elsewhere(&self) -> bool {
+        // A wildcard CNAME of the zone answers for every name that has no record, this one and the hostname alike; a record of its own wins.
+        let own = |answer: &Answer| !answer.records().is_empty() && !from_authority(&self.look.cname).any(|cname| cname == answer);
+        self.look.delegation.as_ref().is_some_and(|observed| from_authority(observed).any(own))
     }
 
     fn wrong_txt(&self, code: ProblemCode) -> Finding {
@@ -432,6 +512,14 @@ impl Case<'_> {
 
     pub(super) fn txt(&self) -> String {
         format!("TXT {}", self.subject.txt_name)
+    }
+
+    fn delegation_record(&self) -> String {
+        format!("CNAME _acme-challenge.{}", self.subject.hostname.base())
+    }
+
+    fn delegation_target(&self) -> &str {
+        self.subject.delegation.as_ref().map_or("", |delegation| &delegation.target)
     }
 
     pub(super) fn addresses_of_hostname(&self) -> String {

@@ -8,14 +8,14 @@ use std::fmt;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bundles::Digest;
-use instant_acme::{Account, NewAccount};
+use instant_acme::{Account, AccountCredentials, Key, NewAccount};
 use rcgen::KeyPair;
-use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::client::noting_waits;
-use super::config::{AcmeConfig, AcmeSetupError};
+use super::config::{AcmeConfig, AcmeSetupError, ExternalAccount};
 use super::problems::Said;
 
 /// The size of a point on P-256 as keys carry it: a marker and two coordinates.
@@ -49,7 +49,15 @@ impl AcmeAccount {
         let contact: Vec<_> = config.contact.iter().map(|contact| contact_uri(contact)).collect();
         let contact: Vec<_> = contact.iter().map(String::as_str).collect();
         let wish = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-        let creating = Account::builder_with_http(Box::new(client)).create(&wish, config.directory_url.clone(), None);
+        let external = config.external_account.as_ref().map(ExternalAccount::key);
+        let creating = Account::builder_with_http(Box::new(client)).create(&wish, config.directory_url.clone(), external.as_ref());
+        Self::created(config, creating).await
+    }
+
+    async fn created(
+        config: &AcmeConfig,
+        creating: impl Future<Output = Result<(Account, AccountCredentials), instant_acme::Error>>,
+    ) -> Result<Self, AcmeSetupError> {
         let created = match tokio::time::timeout(config.step_budget, noting_waits(creating)).await {
             Ok(created) => created.map_err(|error| Said::ToRequest.failure()(error).judge(config.clock.now())),
             Err(_) => Err(super::too_slow("creating the account", config.step_budget)),
@@ -59,6 +67,21 @@ impl AcmeAccount {
             serde_json::to_string(&credentials).map(Zeroizing::new).map_err(|error| AcmeSetupError::Credentials(error.to_string()))?;
         tracing::info!(account = account.id(), "account created");
         Self::from_json(&json)
+    }
+
+    /// Creates an account with the key of one at another CA, so that the edge's answers to http-01 challenges fit both: it knows nothing of who
+    /// asks but the token. A signature names the URL that it is for, so neither CA can use what it gets at the other (RFC 8555, section 6.4).
+    ///
+    /// A CA that wants an external account gets a key of its own by [`Self::create`], since the library binds only those that it makes.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_sharing_key(config: &AcmeConfig, other: &Self) -> Result<Self, AcmeSetupError> {
+        let refused = |_| AcmeSetupError::Credentials("its key does not sign".to_owned());
+        let key = Key::from_pkcs8_der(other.key()).map_err(refused)?;
+        let pkcs8 = PrivateKeyDer::Pkcs8(other.key().clone_key());
+        let creating = Account::builder_with_http(Box::new(config.client()?)).create_from_key((key, pkcs8), config.directory_url.clone());
+        Self::created(config, creating).await
     }
 
     /// Reads an account that was created before; asks nobody.

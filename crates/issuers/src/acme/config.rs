@@ -5,17 +5,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bundles::SealPublicKey;
-use domains::{Clock, IssueError};
+use domains::{AnswerZone, Clock, IssueError};
 use http::Uri;
+use instant_acme::ExternalAccountKey;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
+use zeroize::Zeroizing;
 
 use super::check::anchors_of;
 use super::client::CaClient;
 
+/// The profile that is ordered unless configured otherwise: smaller certificates, and a lifetime that does not change under us.
+/// Source: docs/profiles of Let's Encrypt (read 2026-11).
+const USUAL_PROFILE: &str = "tlsserver";
 /// How long a CA may take for one answer. Our choice: a silent CA must leave most of the budget to the requests after it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one operation may take; with the request under way it stays below the lease of an order, `IssuancePolicy::lease`.
@@ -35,8 +42,12 @@ pub struct AcmeConfig {
     pub contact: Option<String>,
     /// What private keys are sealed to.
     pub seal_key: SealPublicKey,
-    /// The certificate profile to order, where the directory lists it.
+    /// The certificate profile to order, where the directory lists it; the CA's usual one otherwise.
     pub profile: Option<String>,
+    /// What the CA knows its customer by, where it wants to (RFC 8555, section 7.3.4); used once, when the account is made.
+    pub external_account: Option<ExternalAccount>,
+    /// Where dns-01 challenges are answered; without it names that need one are not ordered.
+    pub answers: Option<Arc<dyn AnswerZone>>,
     /// How long each request may take, connecting included.
     pub request_timeout: Duration,
     /// How long one operation may go on asking; it returns within this and one more `request_timeout`.
@@ -47,15 +58,55 @@ pub struct AcmeConfig {
     pub clock: Arc<dyn Clock>,
 }
 
+/// A customer's account at a CA that asks for one, as the CA's own pages show it.
+#[derive(Clone)]
+pub struct ExternalAccount {
+    /// The key's identifier.
+    pub key_id: String,
+    /// The HMAC key.
+    hmac: Zeroizing<Vec<u8>>,
+}
+
+impl ExternalAccount {
+    /// Reads the HMAC key as CAs print it: base64url, padded or not.
+    ///
+    /// # Errors
+    /// [`AcmeSetupError::ExternalAccount`] when it is not that. The text never repeats the key.
+    pub fn parse(key_id: &str, hmac: &str) -> Result<Self, AcmeSetupError> {
+        let bad = |what| AcmeSetupError::ExternalAccount(what);
+        if key_id.trim().is_empty() {
+            return Err(bad("its key identifier is empty"));
+        }
+        let text = hmac.trim().trim_end_matches('=');
+        let hmac = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| bad("its HMAC key is not base64url"))?;
+        if hmac.is_empty() {
+            return Err(bad("its HMAC key is empty"));
+        }
+        Ok(Self { key_id: key_id.trim().to_owned(), hmac: Zeroizing::new(hmac) })
+    }
+
+    pub(super) fn key(&self) -> ExternalAccountKey {
+        ExternalAccountKey::new(self.key_id.clone(), &self.hmac)
+    }
+}
+
+impl std::fmt::Debug for ExternalAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ExternalAccount({})", self.key_id)
+    }
+}
+
 impl AcmeConfig {
-    /// A configuration with the usual times, the machine's roots, no contact and the CA's usual profile.
+    /// A configuration with the usual times and profile, the machine's roots, no contact and no answer zone.
     pub fn new(directory_url: impl Into<String>, seal_key: SealPublicKey, clock: Arc<dyn Clock>) -> Self {
         Self {
             directory_url: directory_url.into(),
             extra_root_pem: None,
             contact: None,
             seal_key,
-            profile: None,
+            profile: Some(USUAL_PROFILE.to_owned()),
+            external_account: None,
+            answers: None,
             request_timeout: REQUEST_TIMEOUT,
             step_budget: STEP_BUDGET,
             poll_initial: POLL_INITIAL,
@@ -124,6 +175,9 @@ pub enum AcmeSetupError {
     /// The directory's URL is not usable.
     #[error("`{0}` is not the URL of an ACME directory; it begins with https://")]
     BadDirectory(String),
+    /// The external account cannot be used.
+    #[error("the external account for the CA cannot be used: {0}")]
+    ExternalAccount(&'static str),
     /// The stored account cannot be read.
     #[error("the stored ACME account cannot be read: {0}")]
     Credentials(String),

@@ -244,6 +244,23 @@ impl Failure {
         Kind::of(problem_in(&self.error)?)
     }
 
+    /// Whether a newOrder may have failed for the certificate that it was to replace: replaced already (409), another account's
+    /// (`unauthorized`), another CA's (`malformed`, 404), by a CA without renewal information, or one that did not take it over.
+    ///
+    /// Source: RFC 9773, sections 5 and 7.4; Boulder, wfe2 and sa (read 2026-11).
+    pub(crate) fn may_be_about_replacing(&self) -> bool {
+        if let Error::Unsupported(_) = &self.error {
+            return true;
+        }
+        if let Error::Other(error) = &self.error
+            && error.downcast_ref::<ExchangeError>().is_none()
+        {
+            return true;
+        }
+        let kinds = [Kind::AlreadyReplaced, Kind::Unauthorized, Kind::Malformed];
+        self.kind().is_some_and(|kind| kinds.contains(&kind)) || matches!(self.status(), Some(404 | 409))
+    }
+
     /// The HTTP status of a refusal.
     pub(crate) fn status(&self) -> Option<u16> {
         match &self.error {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use domains::{Attempt, IssueError};
+use domains::{Attempt, ChallengeWay, Hostname, IssueError, StoreError};
 use instant_acme::{AuthorizationStatus, Challenge, ChallengeStatus, ChallengeType, Error, Order, OrderStatus, Problem};
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +21,11 @@ const CERTIFICATE_PATIENCE: Duration = Duration::from_hours(1);
 
 impl AcmeIssuer {
     /// Takes an order to its certificate.
-    pub(super) async fn walk(&self, order_url: &str, csr: &[u8], attempt: &Attempt) -> Result<String, Stop> {
+    ///
+    /// Answers in the answer zone follow from the order alone: they are put there before the CA is told to look, and taken away at its end,
+    /// whoever put them there.
+    pub(super) async fn walk(&self, hostname: &Hostname, order_url: &str, csr: &[u8], attempt: &Attempt) -> Result<String, Stop> {
+        let way = &attempt.plan.challenge;
         let mut pace = Pace::new(self.config.poll_initial, self.config.step_budget);
         let mut order = self.reopen(order_url).await?;
         let (mut answered, mut finalized) = (false, false);
@@ -29,7 +33,9 @@ impl AcmeIssuer {
             match order.state().status {
                 OrderStatus::Pending if !answered => {
                     answered = true;
-                    answer_challenges(&mut order).await?;
+                    self.present_answers(&mut order, way).await?;
+                    fail::fail_point!("issue.answers_presented", |_| std::process::abort());
+                    answer_challenges(&mut order, way).await?;
                 }
                 OrderStatus::Ready if !finalized => {
                     finalized = true;
@@ -40,8 +46,14 @@ impl AcmeIssuer {
                 }
                 // Answered or finalized, and the CA's state is a moment behind.
                 OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Processing => {}
-                OrderStatus::Valid => return self.download(&mut order, attempt).await,
-                OrderStatus::Invalid => return Err(self.why_invalid(&mut order).await),
+                OrderStatus::Valid => {
+                    self.withdraw_answers(hostname, &mut order, way).await;
+                    return self.download(&mut order, attempt).await;
+                }
+                OrderStatus::Invalid => {
+                    self.withdraw_answers(hostname, &mut order, way).await;
+                    return Err(self.why_invalid(&mut order).await);
+                }
             }
             pace.pause(last_wait()).await?;
             past_bad_nonces!(order.refresh()).map_err(Said::ToOrderRequest.failure())?;
@@ -56,6 +68,40 @@ impl AcmeIssuer {
             error if elsewhere => IssueError::OrderDead { detail: format!("{order_url} is not at the configured CA: {error}") }.into(),
             error => Said::ToOrderRequest.failure()(error).into(),
         })
+    }
+
+    /// Puts the answers of all challenges that wait into the answer zone; returns once the zone gives them.
+    async fn present_answers(&self, order: &mut Order, way: &ChallengeWay) -> Result<(), Stop> {
+        let ChallengeWay::Dns01 { name } = way else { return Ok(()) };
+        let Some(zone) = &self.config.answers else {
+            return Err(IssueError::Refused { detail: "a dns-01 challenge, and this installation has no answer zone".into() }.into());
+        };
+        let values = past_bad_nonces!(answers_of(order, true)).map_err(Said::ToOrderRequest.failure())?;
+        for value in values {
+            zone.present(name, &value).await.map_err(|error| match error {
+                StoreError::Unavailable { detail } => {
+                    IssueError::Unavailable { retry_after: None, detail: format!("our answer zone: {detail}") }
+                }
+                StoreError::Defect { detail } => IssueError::Refused { detail: format!("our answer zone: {detail}") },
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes the answers of an order that has ended out of the answer zone. One that stays does no harm, and a certificate does not wait for
+    /// it to go.
+    async fn withdraw_answers(&self, hostname: &Hostname, order: &mut Order, way: &ChallengeWay) {
+        let (ChallengeWay::Dns01 { name }, Some(zone)) = (way, &self.config.answers) else { return };
+        match past_bad_nonces!(answers_of(order, false)) {
+            Ok(values) => {
+                for value in values {
+                    if let Err(error) = zone.withdraw(name, &value).await {
+                        tracing::warn!(%hostname, %error, "an answer stays in the answer zone");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%hostname, %error, "which answers are left in the answer zone cannot be asked"),
+        }
     }
 
     async fn download(&self, order: &mut Order, attempt: &Attempt) -> Result<String, Stop> {
@@ -100,31 +146,65 @@ async fn finalize(order: &mut Order, csr: &[u8]) -> Result<(), Stop> {
 }
 
 /// Tells the CA to look at every challenge that it has not looked at yet.
-async fn answer_challenges(order: &mut Order) -> Result<(), Stop> {
-    let failure = match past_bad_nonces!(answer_once(order)) {
+async fn answer_challenges(order: &mut Order, way: &ChallengeWay) -> Result<(), Stop> {
+    let kind = kind_of(way);
+    let failure = match past_bad_nonces!(answer_once(order, &kind)) {
         Ok(true) => return Ok(()),
-        Ok(false) => return Err(IssueError::Refused { detail: "the CA offers no http-01 challenge for this name".into() }.into()),
+        Ok(false) => {
+            let detail = format!("the CA offers no {} challenge for this name", name_of(way));
+            return Err(IssueError::Refused { detail }.into());
+        }
         Err(error) => Said::ToOrderRequest.failure()(error),
     };
     // Some CAs refuse an answer to a challenge that was settled since we read it; then the order has moved on.
     if failure.kind() == Some(Kind::Malformed) {
         past_bad_nonces!(order.refresh()).map_err(Said::ToOrderRequest.failure())?;
-        if !past_bad_nonces!(has_open_challenge(order)).map_err(Said::ToOrderRequest.failure())? {
+        if !past_bad_nonces!(has_open_challenge(order, &kind)).map_err(Said::ToOrderRequest.failure())? {
             return Ok(());
         }
     }
     Err(failure.into())
 }
 
-/// Returns whether every authorization that waits has an http-01 challenge, all of which are answered then.
-async fn answer_once(order: &mut Order) -> Result<bool, Error> {
+fn kind_of(way: &ChallengeWay) -> ChallengeType {
+    match way {
+        ChallengeWay::Http01 => ChallengeType::Http01,
+        ChallengeWay::Dns01 { .. } => ChallengeType::Dns01,
+    }
+}
+
+fn name_of(way: &ChallengeWay) -> &'static str {
+    match way {
+        ChallengeWay::Http01 => "http-01",
+        ChallengeWay::Dns01 { .. } => "dns-01",
+    }
+}
+
+/// The TXT values that answer the order's dns-01 challenges: of those that wait, or of all.
+async fn answers_of(order: &mut Order, only_waiting: bool) -> Result<Vec<String>, Error> {
+    let mut values = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if only_waiting && authorization.status != AuthorizationStatus::Pending {
+            continue;
+        }
+        if let Some(challenge) = authorization.challenge(ChallengeType::Dns01) {
+            values.push(challenge.key_authorization().dns_value());
+        }
+    }
+    Ok(values)
+}
+
+/// Returns whether every authorization that waits has a challenge of this kind, all of which are answered then.
+async fn answer_once(order: &mut Order, kind: &ChallengeType) -> Result<bool, Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
         if authorization.status != AuthorizationStatus::Pending {
             continue;
         }
-        let Some(mut challenge) = authorization.challenge(ChallengeType::Http01) else { return Ok(false) };
+        let Some(mut challenge) = authorization.challenge(kind.clone()) else { return Ok(false) };
         if challenge.status != ChallengeStatus::Pending {
             continue;
         }
@@ -137,11 +217,11 @@ async fn answer_once(order: &mut Order) -> Result<bool, Error> {
     Ok(true)
 }
 
-async fn has_open_challenge(order: &mut Order) -> Result<bool, Error> {
+async fn has_open_challenge(order: &mut Order, kind: &ChallengeType) -> Result<bool, Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let authorization = authorization?;
-        let open = |challenge: &Challenge| challenge.r#type == ChallengeType::Http01 && challenge.status == ChallengeStatus::Pending;
+        let open = |challenge: &Challenge| challenge.r#type == *kind && challenge.status == ChallengeStatus::Pending;
         if authorization.status == AuthorizationStatus::Pending && authorization.challenges.iter().any(open) {
             return Ok(true);
         }

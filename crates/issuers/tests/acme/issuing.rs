@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bundles::Digest;
 use dev_ca::{Answer, Endpoint, Fault, Profile};
-use domains::{IssueError, Issuer};
+use domains::{IssueError, Issuer, OrderPlan};
 use issuers::acme::{AcmeAccount, AcmeIssuer, AcmeSetupError};
 use rcgen::{KeyPair, PublicKeyData};
 use tokio::task::JoinSet;
@@ -79,7 +79,8 @@ async fn two_messages_about_one_name_make_one_order_and_one_certificate() {
     let issuer = world.issuer();
     let name = hostname("shop.brand.test");
     let attempt = attempt(&issuer, "shop.brand.test");
-    let (one, two) = tokio::join!(issuer.order(&name), issuer.order(&name));
+    let plan = OrderPlan::default();
+    let (one, two) = tokio::join!(issuer.order(&name, &plan), issuer.order(&name, &plan));
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one, two, "the CA's open order is used again");
     let (one, two) = tokio::join!(issuer.complete(&name, &one, &attempt), issuer.complete(&name, &two, &attempt));
@@ -138,13 +139,13 @@ async fn a_chain_that_leads_to_another_root_is_thrown_away() {
     let theirs = {
         stranger.answer_for(&stranger.account);
         let issuer = stranger.issuer();
-        let url = issuer.order(&name).await.unwrap();
+        let url = issuer.order(&name, &OrderPlan::default()).await.unwrap();
         issuer.complete(&name, &url, &own).await.unwrap().chain
     };
     let page = Answer::Page { status: 200, content_type: "application/pem-certificate-chain".into(), body: theirs };
     world.control().fault(Fault::new(Endpoint::Certificate, page));
     let issuer = world.issuer();
-    let url = issuer.order(&name).await.unwrap();
+    let url = issuer.order(&name, &OrderPlan::default()).await.unwrap();
     let error = issuer.complete(&name, &url, &own).await.unwrap_err();
     assert!(matches!(&error, IssueError::WrongCertificate { detail } if detail.contains("does not verify")), "{error:?}");
 }
@@ -152,7 +153,7 @@ async fn a_chain_that_leads_to_another_root_is_thrown_away() {
 #[tokio::test]
 async fn a_wildcard_is_refused_before_an_order_is_burnt() {
     let world = World::start().await;
-    let error = world.issuer().order(&hostname("*.brand.test")).await.unwrap_err();
+    let error = world.issuer().order(&hostname("*.brand.test"), &OrderPlan::default()).await.unwrap_err();
     assert!(matches!(&error, IssueError::Refused { detail } if detail.contains("dns-01")), "{error:?}");
     assert_eq!(world.ca.counters().new_orders, 0);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dev_ca::{Answer, Endpoint, Fault};
 use dev_dns::RecordType;
-use domains::{Disposition, IssueError, Issuer};
+use domains::{CaChoice, Disposition, IssueError, Issuer, OrderPlan};
 use issuers::acme::{AcmeAccount, AcmeSetupError};
 use tokio::net::TcpListener;
 
@@ -25,7 +25,7 @@ async fn a_limit_on_new_orders_is_waited_out_as_long_as_the_ca_says() {
     let world = World::start().await;
     let issuer = world.issuer();
     world.control().fault(Fault::problem(Endpoint::NewOrder, "rateLimited", 429).retry_after("120"));
-    let error = issuer.order(&hostname(NAME)).await.unwrap_err();
+    let error = issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap_err();
     assert!(matches!(error, IssueError::RateLimited { .. }), "{error:?}");
     assert_eq!(after(&error), Some(120));
     issue(&issuer, NAME).await.unwrap();
@@ -35,7 +35,7 @@ async fn a_limit_on_new_orders_is_waited_out_as_long_as_the_ca_says() {
 async fn a_limit_on_finalize_keeps_the_order_and_its_key() {
     let world = World::start().await;
     let issuer = world.issuer();
-    let (attempt, url) = (attempt(&issuer, NAME), issuer.order(&hostname(NAME)).await.unwrap());
+    let (attempt, url) = (attempt(&issuer, NAME), issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
     world.control().fault(Fault::problem(Endpoint::Finalize, "rateLimited", 429).retry_after("7"));
     let error = issuer.complete(&hostname(NAME), &url, &attempt).await.unwrap_err();
     assert!(matches!(error, IssueError::RateLimited { .. }) && error.keeps_the_order(), "{error:?}");
@@ -77,7 +77,7 @@ async fn an_answer_that_is_not_acme_at_all_is_an_outage() {
     for (status, body) in [(200, "<html>Please log in to the network</html>"), (302, ""), (404, "not here"), (403, "blocked")] {
         let page = Answer::Page { status, content_type: "text/html".into(), body: body.into() };
         world.control().fault(Fault::new(Endpoint::NewOrder, page));
-        let error = world.issuer().order(&hostname(NAME)).await.unwrap_err();
+        let error = world.issuer().order(&hostname(NAME), &OrderPlan::default()).await.unwrap_err();
         assert!(matches!(error, IssueError::Unavailable { .. }), "{status}: {error:?}");
     }
 }
@@ -86,7 +86,7 @@ async fn an_answer_that_is_not_acme_at_all_is_an_outage() {
 async fn a_wrong_answer_to_the_challenge_is_the_customers_to_mend_and_ends_the_order() {
     let world = World::start().await;
     let issuer = world.issuer();
-    let (attempt, url) = (attempt(&issuer, NAME), issuer.order(&hostname(NAME)).await.unwrap());
+    let (attempt, url) = (attempt(&issuer, NAME), issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
     world.answer_wrongly();
     for round in ["as it happens", "read again later"] {
         let error = issuer.complete(&hostname(NAME), &url, &attempt).await.unwrap_err();
@@ -117,7 +117,7 @@ async fn unauthorized_is_the_account_at_new_order_and_the_order_at_finalize() {
     let world = World::start().await;
     let issuer = world.issuer();
     world.control().fault(Fault::problem(Endpoint::NewOrder, "unauthorized", 403));
-    let error = issuer.order(&hostname(NAME)).await.unwrap_err();
+    let error = issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap_err();
     assert!(matches!(error, IssueError::AccountRefused { .. }), "{error:?}");
     assert_eq!(error.disposition(), Disposition::Defect);
     world.control().fault(Fault::problem(Endpoint::Finalize, "unauthorized", 403));
@@ -138,7 +138,7 @@ async fn refusals_of_the_name_at_new_order_say_whose_move_it_is() {
         ("serverInternal", 500, Disposition::Retry { after: None }),
     ] {
         world.control().fault(Fault::problem(Endpoint::NewOrder, kind, status));
-        let error = issuer.order(&hostname(NAME)).await.unwrap_err();
+        let error = issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap_err();
         assert_eq!(error.disposition(), expected, "{kind}: {error:?}");
         assert!(error.to_string().contains(&format!("({kind})")), "{error}");
     }
@@ -149,7 +149,7 @@ async fn nonces_that_are_never_good_are_an_outage_and_end_soon() {
     let world = World::start().await;
     let issuer = world.issuer();
     world.control().set_bad_nonce_percent(100);
-    let error = issuer.order(&hostname(NAME)).await.unwrap_err();
+    let error = issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap_err();
     assert!(matches!(error, IssueError::Unavailable { .. }), "{error:?}");
     world.control().set_bad_nonce_percent(0);
     issue(&issuer, NAME).await.unwrap();
@@ -159,7 +159,7 @@ async fn nonces_that_are_never_good_are_an_outage_and_end_soon() {
 async fn a_ca_that_is_down_or_silent_is_given_up_within_the_time_set() {
     const PATIENCE: Duration = Duration::from_millis(300);
     let world = World::start().await;
-    let (attempt, url) = (attempt(&world.issuer(), NAME), world.issuer().order(&hostname(NAME)).await.unwrap());
+    let (attempt, url) = (attempt(&world.issuer(), NAME), world.issuer().order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let closed = format!("https://localhost:{}/directory", nobody.local_addr().unwrap().port());
     drop(nobody);
@@ -174,9 +174,9 @@ async fn a_ca_that_is_down_or_silent_is_given_up_within_the_time_set() {
         });
         let begun = Instant::now();
         let errors = [
-            issuer.order(&hostname(NAME)).await.unwrap_err(),
+            issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap_err(),
             issuer.complete(&hostname(NAME), &url, &attempt).await.unwrap_err(),
-            issuer.renewal_window("a.b").await.unwrap_err(),
+            issuer.renewal_window(CaChoice::First, "a.b").await.unwrap_err(),
         ];
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         for error in errors {
@@ -190,7 +190,7 @@ async fn a_ca_that_is_down_or_silent_is_given_up_within_the_time_set() {
 
     // It answered before, and then no more.
     let issuer = world.issuer_with(|config| (config.request_timeout, config.step_budget) = (PATIENCE, PATIENCE));
-    issuer.order(&hostname("other.brand.test")).await.unwrap();
+    issuer.order(&hostname("other.brand.test"), &OrderPlan::default()).await.unwrap();
     world.control().pause();
     let error = issuer.complete(&hostname(NAME), &url, &attempt).await.unwrap_err();
     assert!(matches!(error, IssueError::Unavailable { .. }) && error.keeps_the_order(), "{error:?}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dev_ca::{Answer, Config, DevCa, Endpoint, Fault};
-use domains::{IssueError, Issuer};
+use domains::{IssueError, Issuer, OrderPlan};
 use issuers::acme::AcmeIssuer;
 
 use crate::world::{World, attempt, config_for, hostname};
@@ -22,7 +22,7 @@ fn usual(endpoint: Endpoint, times: u32) -> Fault {
 async fn an_order_that_was_only_made_is_taken_to_its_end_by_another_process() {
     let world = World::start().await;
     let first = world.issuer();
-    let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME)).await.unwrap());
+    let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
     drop(first);
     world.issuer().complete(&hostname(NAME), &url, &attempt).await.unwrap();
     let counters = world.ca.counters();
@@ -33,7 +33,7 @@ async fn an_order_that_was_only_made_is_taken_to_its_end_by_another_process() {
 async fn a_challenge_that_was_answered_before_the_crash_is_not_validated_again() {
     let world = World::start().await;
     let first = world.issuer();
-    let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME)).await.unwrap());
+    let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
     // The CA hears that the challenge is ready; we never hear back.
     world.control().fault(lost(Endpoint::Challenge));
     let error = first.complete(&hostname(NAME), &url, &attempt).await.unwrap_err();
@@ -49,7 +49,7 @@ async fn an_order_whose_finalize_answer_was_lost_is_fetched_and_not_finalized_ag
     for slow in [Duration::ZERO, Duration::from_millis(150)] {
         let world = World::with(|config| config.finalize_delay = slow).await;
         let first = world.issuer();
-        let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME)).await.unwrap());
+        let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
         world.control().fault(lost(Endpoint::Finalize));
         // Were it sent again, this is what it would get.
         world.control().fault(Fault::problem(Endpoint::Finalize, "malformed", 400));
@@ -67,7 +67,7 @@ async fn an_order_whose_finalize_answer_was_lost_is_fetched_and_not_finalized_ag
 async fn a_certificate_that_was_not_fetched_before_the_crash_is_fetched_after_it() {
     let world = World::start().await;
     let first = world.issuer();
-    let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME)).await.unwrap());
+    let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
     world.control().fault(Fault::new(Endpoint::Certificate, Answer::Unheard));
     let error = first.complete(&hostname(NAME), &url, &attempt).await.unwrap_err();
     assert!(matches!(error, IssueError::Unavailable { .. }), "{error:?}");
@@ -90,11 +90,11 @@ async fn an_answer_lost_at_any_request_costs_neither_an_order_nor_a_certificate(
             world.control().fault(usual(Endpoint::Any, heard));
         }
         world.control().fault(Fault::new(Endpoint::Any, answer.clone()));
-        let url = match world.issuer().order(&hostname(NAME)).await {
+        let url = match world.issuer().order(&hostname(NAME), &OrderPlan::default()).await {
             Ok(url) => url,
             Err(error) => {
                 assert!(error.keeps_the_order(), "{answer:?} after {heard}: {error:?}");
-                world.issuer().order(&hostname(NAME)).await.unwrap()
+                world.issuer().order(&hostname(NAME), &OrderPlan::default()).await.unwrap()
             }
         };
         let mut ended = world.issuer().complete(&hostname(NAME), &url, &attempt).await;
@@ -121,7 +121,7 @@ async fn a_process_that_ends_at_any_moment_leaves_an_order_that_goes_on() {
         let name = format!("shop{round}.brand.test");
         let first = world.issuer();
         let attempt = attempt(&first, &name);
-        let url = first.order(&hostname(&name)).await.unwrap();
+        let url = first.order(&hostname(&name), &OrderPlan::default()).await.unwrap();
         // Dropping the future is what a killed process looks like from the CA's side.
         let cut = tokio::time::timeout(Duration::from_millis(3 * round), first.complete(&hostname(&name), &url, &attempt)).await;
         certificates += u64::from(matches!(cut, Ok(Ok(_))));
@@ -138,7 +138,7 @@ async fn a_ca_that_needs_longer_than_our_budget_is_asked_again_and_not_finalized
     let world = World::with(|config| config.finalize_delay = Duration::from_millis(400)).await;
     let hurried = || world.issuer_with(|config| config.step_budget = Duration::from_millis(100));
     let first = hurried();
-    let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME)).await.unwrap());
+    let (attempt, url) = (attempt(&first, NAME), first.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
     let (mut not_yet, mut issued) = (0, None);
     for _ in 0..200 {
         match hurried().complete(&hostname(NAME), &url, &attempt).await {
@@ -158,7 +158,7 @@ async fn a_ca_that_needs_longer_than_our_budget_is_asked_again_and_not_finalized
 async fn a_stored_request_that_is_not_for_the_stored_key_is_never_sent() {
     let world = World::start().await;
     let issuer = world.issuer();
-    let url = issuer.order(&hostname(NAME)).await.unwrap();
+    let url = issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap();
     let (mut mixed, other) = (attempt(&issuer, NAME), attempt(&issuer, NAME));
     mixed.csr = other.csr;
     for csr in [mixed.csr.clone(), "!".into(), String::new(), "AAAA".into()] {
@@ -175,7 +175,7 @@ async fn orders_that_a_ca_forgot_or_that_are_at_its_old_place_end_and_its_accoun
     let state = folder.path().join("ca");
     let world = World::with(|config| config.state = Some(state.clone())).await;
     let issuer = world.issuer();
-    let (attempt, url) = (attempt(&issuer, NAME), issuer.order(&hostname(NAME)).await.unwrap());
+    let (attempt, url) = (attempt(&issuer, NAME), issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
     let (around, port) = (world.around(), world.ca.address().port());
     let World { ca, dns, seal, account, edge } = world;
     ca.shutdown().await;
@@ -192,7 +192,7 @@ async fn orders_that_a_ca_forgot_or_that_are_at_its_old_place_end_and_its_accoun
     let issuer = AcmeIssuer::open(config_for(&moved, &seal), account.to_json()).unwrap();
     let error = issuer.complete(&hostname(NAME), &url, &attempt).await.unwrap_err();
     assert!(matches!(error, IssueError::OrderDead { .. }), "{error:?}");
-    let url = issuer.order(&hostname(NAME)).await.unwrap();
+    let url = issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap();
     issuer.complete(&hostname(NAME), &url, &attempt).await.unwrap();
     drop((dns, edge));
 }
@@ -225,7 +225,7 @@ mod killed {
     #[tokio::test]
     async fn a_process_killed_right_after_finalize_was_sent_leaves_one_certificate_to_fetch() {
         let world = World::start().await;
-        let (attempt, url) = (attempt(&world.issuer(), NAME), world.issuer().order(&hostname(NAME)).await.unwrap());
+        let (attempt, url) = (attempt(&world.issuer(), NAME), world.issuer().order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
         let errand = Errand {
             directory_url: world.ca.directory_url(),
             root_pem: world.ca.root_pem().to_owned(),

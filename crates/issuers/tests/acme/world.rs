@@ -10,7 +10,7 @@ use bundles::{SealKeyPair, SealedKey};
 use bytes::Bytes;
 use dev_ca::{Config, Control, DevCa};
 use dev_dns::{DevDns, RecordType};
-use domains::{Attempt, ClaimKey, Clock, Hostname, IssueError, Issued, Issuer, SystemClock, TenantId};
+use domains::{Attempt, ClaimKey, Clock, Hostname, IssueError, Issued, Issuer, OrderPlan, SystemClock, TenantId};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -101,13 +101,20 @@ pub(crate) fn hostname(name: &str) -> Hostname {
 /// What the walk stores before it asks the CA anything.
 pub(crate) fn attempt(issuer: &AcmeIssuer, name: &str) -> Attempt {
     let key = issuer.prepare(&claim(name)).unwrap();
-    Attempt { started_at: SystemClock.now(), csr: key.csr, sealed_key: key.sealed_key, spki_sha256: key.spki_sha256, order_url: None }
+    Attempt {
+        started_at: SystemClock.now(),
+        csr: key.csr,
+        sealed_key: key.sealed_key,
+        spki_sha256: key.spki_sha256,
+        order_url: None,
+        plan: OrderPlan::default(),
+    }
 }
 
 /// The whole walk, in one process.
 pub(crate) async fn issue(issuer: &AcmeIssuer, name: &str) -> Result<(Attempt, Issued), IssueError> {
     let mut attempt = attempt(issuer, name);
-    let url = issuer.order(&hostname(name)).await?;
+    let url = issuer.order(&hostname(name), &OrderPlan::default()).await?;
     attempt.order_url = Some(url.clone());
     let issued = issuer.complete(&hostname(name), &url, &attempt).await?;
     Ok((attempt, issued))

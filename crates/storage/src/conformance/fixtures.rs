@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use domains::{
-    Attempt, CLAIM_SCHEMA, CertificateFacts, Change, Claim, ClaimId, ClaimKey, HistoryEntry, Hostname, Issuance, LastLook, Nudge, Owner,
-    OwnershipToken, Proof, Publication, Put, RemovalReason, Renewal, Routing, SiteVersion, State, StoredCertificate, TenantId,
+    Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, ChallengeWay, Change, Claim, ClaimId, ClaimKey, Delegation, HistoryEntry, Hostname,
+    Issuance, LastLook, Nudge, OrderPlan, Owner, OwnershipToken, Proof, Publication, Put, RemovalReason, Renewal, Routing, SiteVersion,
+    State, StoredCertificate, TenantId,
 };
 use jiff::Timestamp;
 
@@ -55,12 +56,17 @@ pub fn attempt(at: Timestamp, sealed_key: &str) -> Attempt {
         sealed_key: sealed_key.to_owned(),
         spki_sha256: "ab".repeat(32),
         order_url: Some("https://ca.example/order/1".to_owned()),
+        plan: OrderPlan {
+            challenge: ChallengeWay::Dns01 { name: "k3q9.acme.edge.example".to_owned() },
+            replaces: Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE".to_owned()),
+            ca: CaChoice::Second,
+        },
     }
 }
 
 /// The same claim in each state of the walk.
 pub fn states(at: Timestamp) -> Vec<State> {
-    let issuance = |attempt| Issuance { next_look: at, attempt, failures: 3 };
+    let issuance = |attempt| Issuance { next_look: at, attempt, failures: 3, ca: CaChoice::First };
     let active = |publication| State::Active {
         proof: Proof::Txt,
         certificate: CertificateFacts {
@@ -70,6 +76,7 @@ pub fn states(at: Timestamp) -> Vec<State> {
             not_before: at,
             not_after: after(at, Duration::from_secs(90 * 86_400)),
             ari_id: Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE".to_owned()),
+            ca: CaChoice::First,
         },
         renewed: true,
         publication,
@@ -94,7 +101,7 @@ pub fn states(at: Timestamp) -> Vec<State> {
 
 /// What a look saw.
 pub fn last_look(at: Timestamp) -> LastLook {
-    LastLook { at, proof: Some(Proof::Txt), routing: Routing::OurTarget }
+    LastLook { at, proof: Some(Proof::Txt), routing: Routing::OurTarget, delegation: Delegation::None }
 }
 
 /// A claim written for the first time.

@@ -6,10 +6,11 @@
 //!
 //! ```text
 //! <folder>/home.lock      held while the product runs
-//! <folder>/home.sqlite3   claims, owners, certificates, history, events, feed, queues, limits, keys' hashes, marks, documents
+//! <folder>/home.sqlite3   claims, owners, certificates, history, events, feed, queues, limits, keys' hashes, marks, documents, answers
 //! <folder>/bucket/        what the edge reads: sites/…, index/…, edge.json
 //! ```
 
+mod answers;
 mod bucket;
 mod chaos;
 mod cursor;
@@ -37,6 +38,7 @@ use domains::{Clock, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
+pub use answers::AnswerBook;
 pub use bucket::etag;
 pub use chaos::Chaos;
 
@@ -142,6 +144,7 @@ struct Inner {
     mischief: Option<Mischief>,
     patience: Duration,
     max_receives: u32,
+    answers: AnswerBook,
 }
 
 impl LocalHome {
@@ -160,7 +163,8 @@ impl LocalHome {
             tracing::warn!(seed = chaos.seed, "the store duplicates, reorders and delays on purpose");
         }
         let mischief = chaos.map(Mischief::new);
-        Ok(Self(Arc::new(Inner { database, bucket, clock, wakeups, mischief, patience, max_receives })))
+        let answers = AnswerBook::load(&folder.join("home.sqlite3"))?;
+        Ok(Self(Arc::new(Inner { database, bucket, clock, wakeups, mischief, patience, max_receives, answers })))
     }
 
     /// The folder the edge reads.

@@ -131,6 +131,16 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (kind, id)
     ) WITHOUT ROWID;
 ",
+    "
+    -- What stands in the answer zone, for dns-01 challenges under way.
+    CREATE TABLE answers (
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        presented_at INTEGER NOT NULL,
+        PRIMARY KEY (name, value)
+    ) WITHOUT ROWID;
+    CREATE INDEX answers_by_age ON answers (presented_at);
+",
 ];
 
 /// Brings the file to the newest version, each step in its own transaction.

@@ -21,6 +21,10 @@ const MESSAGE_MICROS: i64 = 14 * 24 * 3600 * 1_000_000;
 /// How long an entry that the due-index no longer shows is kept: longer than it may be shown stale.
 const INDEX_MICROS: i64 = 5 * 1_000_000;
 
+/// How long an answer of a challenge is kept that nobody took away, as when its claim was removed while the CA was at work: longer than any
+/// order lives. Source: Let's Encrypt's orders, 7 days at most (read 2026-11).
+const ANSWER_MICROS: i64 = 8 * 24 * 3600 * 1_000_000;
+
 /// The most rows of one kind that one sweep takes, so that writers never wait long for it.
 const AT_ONCE: usize = 2_000;
 
@@ -54,6 +58,7 @@ pub(crate) fn sweep(db: &Connection, now: Timestamp) -> Result<Swept, rusqlite::
         ),
         // A bucket that is full again is the same as one never used.
         ("DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE full_at < ?1 LIMIT ?2)", 0),
+        ("DELETE FROM answers WHERE (name, value) IN (SELECT name, value FROM answers WHERE presented_at < ?1 LIMIT ?2)", ANSWER_MICROS),
         ("DELETE FROM due WHERE shown_until IS NOT NULL AND shown_until < ?1", INDEX_MICROS),
     ];
     let mut swept = Swept { rows: 0, is_done: true };
