@@ -131,6 +131,10 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (kind, id)
     ) WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE ledger (name TEXT PRIMARY KEY, expires_at INTEGER NOT NULL, item TEXT NOT NULL) WITHOUT ROWID;
+    CREATE INDEX ledger_by_expiry ON ledger (expires_at);
+",
 ];
 
 /// Brings the file to the newest version, each step in its own transaction.
