@@ -24,17 +24,22 @@
 //! do not wait at all while it lasts. Nobody starves: debts drain with time, and who slots again takes the level of its tenant's debt then, so
 //! that once the time has passed in which the tenant alone would have been done, what it still waits for ranks with first names.
 //!
-//! **Bounds.** A claim looks once for its slot and once more for each time that others were let in before it, slots of one level are a refill
-//! apart, and an early look changes nothing and is told the same slot. Every move reads and writes at most [`MAX_ITEMS`] items.
+//! **Bounds.** A claim looks once for each bucket that it must wait for, usually one, once at its slot, and once more for each time that others
+//! were let in before it. Slots of one level are a refill apart, and an early look changes nothing and is told the same slot. Every move reads
+//! and writes at most [`MAX_ITEMS`] items, and no move looks at more than its own.
 
 mod bucket;
+mod forecast;
 mod levels;
 mod moves;
 pub mod queue;
+mod rules;
 
 pub use bucket::BucketShape;
+pub use forecast::{DomainForecast, Forecast, MemoryLedger, forecast};
 pub use levels::{Level, Waiting};
 pub use moves::{LedgerMove, LedgerWrite, MAX_ITEMS, Need, Reservation, Reserved, Wait};
+pub use rules::{CaLimits, OrderKind, lane};
 
 use serde::{Deserialize, Serialize};
 
