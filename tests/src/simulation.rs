@@ -17,7 +17,7 @@ use bytes::Bytes;
 use domains::{
     Answer, Attempt, Caller, Callers, ChainEnd, Claim, ClaimKey, Clock, Dispatch, HandClock, Hostname, HostnamePolicy, IssuancePolicy,
     IssueError, Issued, Issuer, Listings, Look, LookSchedule, LookSubject, Observed, OwnershipLookup, PreparedKey, RenewalWindow, Role,
-    ServerAnswer, StepQueue, StoreError, Timestamp, ZoneCut, ZoneSettings,
+    ServerAnswer, StepQueue, StoreError, Timestamp, ZoneCut, ZoneSettings, ledger::CaLimits,
 };
 use http::{Method, Request};
 use issue_certificate::IssueCertificate;
@@ -417,6 +417,8 @@ fn pipeline(
             zone,
             looks,
             policy: IssuancePolicy::default(),
+            limits: home(),
+            ca_limits: CaLimits::none("ca.simulated.test"),
             clock: clock.clone(),
         },
         publish: Arc::new(PublishSite { table: home(), bucket: home(), clock: clock.clone() }),

@@ -155,6 +155,9 @@ pub struct Issuance {
     pub attempt: Option<Attempt>,
     /// Failed attempts in a row.
     pub failures: u32,
+    /// Of these, how often in a row it was this name that the CA refused.
+    #[serde(default)]
+    pub name_failures: u32,
 }
 
 /// One order at one CA.

@@ -96,8 +96,14 @@ problem_codes! {
     Contested = "claim.contested",
     /// The domain is served, but its DNS no longer leads here: renewal will fail.
     AtRisk = "domain.at_risk",
+    /// The order waits for its turn under the CA's limits, as we count them; nothing was refused.
+    CaQueued = "ca.queued",
     /// The CA asks to wait.
     CaRateLimited = "ca.rate_limited",
+    /// The CA issues no more for this name until somebody visits the page that it names.
+    CaPaused = "ca.paused",
+    /// The CA refused this name very often in a row; nothing more is ordered until a person asks for a check.
+    CaSuspended = "ca.suspended",
     /// The CA cannot be reached or fails on its side.
     CaUnavailable = "ca.unavailable",
     /// The CA could not fetch the challenge from the hostname.

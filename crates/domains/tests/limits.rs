@@ -151,7 +151,8 @@ fn three_thousand_tenants_with_one_name_each_are_served_in_turn() {
     assert!(!overdrawn(&granted, limits.orders.unwrap()));
     granted.sort();
     let took = granted[2999].duration_since(start()).as_secs();
-    assert!((took - (3000 - 240) * 45).abs() <= 100, "{took} s");
+    // The pace lets the first five minutes pass before the last has asked.
+    assert!((took - (3000 - 240) * 45).abs() <= 400, "{took} s, {looks} looks");
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Dev {
             .await
             .map_err(|error| DevError::Start { what: "publishing the challenge settings", detail: error.to_string() })?;
 
+        let ca_limits = config.acme_limits.at(config.acme_directory.as_deref());
         let lookup_config = if config.dns_server.is_some_and(|server| !server.ip().is_loopback()) {
             LookupConfig::asking(resolver)
         } else {
@@ -120,6 +121,8 @@ impl Dev {
                 zone: config.zone.clone(),
                 looks: config.looks,
                 policy: config.issuance,
+                limits: Arc::new(home.clone()),
+                ca_limits: ca_limits.clone(),
                 clock: clock.clone(),
             },
             publish,

@@ -14,6 +14,7 @@ mod domain;
 mod events;
 mod failure;
 mod files;
+mod limits;
 mod screen;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};

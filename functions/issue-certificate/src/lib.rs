@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domains::{
-    Attempt, Change, Claim, ClaimKey, Clock, CommitError, DomainTable, IssuancePolicy, IssueError, Issuer, LookSchedule, Nudge,
-    OwnershipLookup, State, Step, ZoneSettings, decide, judge,
+    Attempt, Change, Claim, ClaimKey, Clock, CommitError, DomainTable, IssuancePolicy, IssueError, Issuer, LedgerMove, Limits,
+    LookSchedule, Nudge, OwnershipLookup, Reserved, State, Step, ZoneSettings, decide, judge, ledger::CaLimits,
 };
 use steps::{Outcome, StepFailure, StepHandler};
 
@@ -33,6 +33,10 @@ pub struct IssueCertificate {
     pub looks: LookSchedule,
     /// Lease and backoff.
     pub policy: IssuancePolicy,
+    /// Where the ledger of the CA's limits is kept.
+    pub limits: Arc<dyn Limits>,
+    /// What the CA allows.
+    pub ca_limits: CaLimits,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -59,7 +63,9 @@ impl StepHandler for IssueCertificate {
         if issuance.next_look > now {
             return self.ask_for_window(&claim).await;
         }
-        if issuance.attempt.is_none() && !self.recently_looked(&claim) {
+        // Before each order; one that waited for its turn has waited long enough for the name to be led elsewhere.
+        let is_ordered = issuance.attempt.as_ref().is_some_and(|attempt| attempt.order_url.is_some());
+        if !is_ordered && !self.recently_looked(&claim) {
             let subject = claim.look_subject(&self.zone);
             let judgement = judge(&self.lookup.look(&subject).await, &subject);
             if !judgement.routing.is_ours() {
@@ -103,6 +109,9 @@ impl IssueCertificate {
         let (claim, order_url) = match &attempt.order_url {
             Some(order_url) => (claim, order_url.clone()),
             None => {
+                if let Some(waits) = self.await_turn(&claim, &attempt).await? {
+                    return Ok(waits);
+                }
                 let order_url = match self.issuer.order(&key.hostname).await {
                     Ok(order_url) => order_url,
                     Err(refusal) => return self.record_refusal(&claim, Some(&attempt), &refusal).await,
@@ -139,6 +148,43 @@ impl IssueCertificate {
         Err(CommitError::Conflict.into())
     }
 
+    /// Reserves what the order needs under the CA's limits; `None` when it is granted, as it is again after a crash.
+    async fn await_turn(&self, claim: &Claim, attempt: &Attempt) -> Result<Option<Outcome>, StepFailure> {
+        let now = self.clock.now();
+        let Some(reservation) = self.ca_limits.reservation(claim, now) else { return Ok(None) };
+        let wait = match self.limits.apply(&LedgerMove::Reserve(reservation), now).await? {
+            Reserved::Granted => {
+                fail::fail_point!("issue.reserved", |_| std::process::abort());
+                return Ok(None);
+            }
+            Reserved::Wait(wait) => wait,
+        };
+        let limit = self.ca_limits.told(&wait.bucket);
+        let written = self.write(claim.clone(), attempt, |claim| decide::await_turn(claim, &wait, &limit, self.clock.now())).await?;
+        Ok(Some(if written.is_some() { Outcome::Recorded("waits for its turn") } else { Outcome::Nothing("someone else was first") }))
+    }
+
+    /// Tells the ledger what a refusal says about the CA's limits: a wait holds for every worker, and what a dead order did not use is free.
+    async fn heed(&self, claim: &Claim, refusal: &IssueError) -> Result<(), StepFailure> {
+        let now = self.clock.now();
+        let pause = match refusal {
+            IssueError::RateLimited { retry_after, detail } => Some(self.ca_limits.pause(&claim.key.hostname, *retry_after, detail, now)),
+            IssueError::Unavailable { retry_after: Some(wait), detail } => {
+                Some(self.ca_limits.pause(&claim.key.hostname, Some(*wait), detail, now))
+            }
+            _ => None,
+        };
+        if let Some(pause) = pause {
+            self.limits.apply(&pause, now).await?;
+        }
+        if !refusal.keeps_the_order()
+            && let Some(reservation) = self.ca_limits.reservation(claim, now)
+        {
+            self.limits.apply(&LedgerMove::Release(reservation), now).await?;
+        }
+        Ok(())
+    }
+
     async fn ask_for_window(&self, claim: &Claim) -> Result<Outcome, StepFailure> {
         let State::Active { certificate, .. } = &claim.state else { return Ok(Outcome::Nothing("not due")) };
         let Some(ari_id) = &certificate.ari_id else { return Ok(Outcome::Nothing("no renewal information for this certificate")) };
@@ -170,6 +216,7 @@ impl IssueCertificate {
             domains::Disposition::Defect => tracing::error!(%refusal, "the CA refuses; a person must look"),
             _ => tracing::warn!(%refusal, "no certificate yet"),
         }
+        self.heed(claim, refusal).await?;
         let record = |claim: &Claim| decide::record_refusal(claim, refusal, &self.policy, self.clock.now());
         let written = match attempt {
             Some(attempt) => self.write(claim.clone(), attempt, record).await?.is_some(),

@@ -15,7 +15,7 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use domains::{
     Answer, Attempt, ChainEnd, Claim, ClaimId, ClaimKey, Clock, DomainTable, HandClock, Hostname, IssuancePolicy, IssueError, Issued,
     Issuer, Judgement, Look, LookSchedule, LookSubject, Observed, OwnershipLookup, OwnershipToken, PreparedKey, ProblemCode, Proof,
-    RenewalWindow, Routing, SiteVersion, State, StateName, TenantId, ZoneSettings, decide,
+    RenewalWindow, Routing, SiteVersion, State, StateName, TenantId, ZoneSettings, decide, ledger::CaLimits,
 };
 use issue_certificate::IssueCertificate;
 use steps::handle_batch;
@@ -124,6 +124,8 @@ impl Stand {
             },
             looks,
             policy: IssuancePolicy::default(),
+            limits: Arc::new(home.clone()),
+            ca_limits: CaLimits::lets_encrypt("ca.saas.net"),
             clock: clock.clone(),
         };
         Self { issue, ca, dns, home, clock, key, _folder: folder }

@@ -195,7 +195,12 @@ impl Reservation {
         let at = micros(now);
         let (attempt, mut reads) = self.read(items, at)?;
         let before = match attempt {
-            Some(Attempt::Granted { .. }) => return Ok((Reserved::Granted, Vec::new())),
+            // It has its tokens; a pause that came since holds for it, too.
+            Some(Attempt::Granted { .. }) => {
+                let paused = reads.iter().filter_map(|read| Some((read.bucket.pause(at)?, read))).max_by_key(|(until, _)| *until);
+                let answer = paused.map_or(Reserved::Granted, |(until, read)| Reserved::Wait(wait(read, until, at)));
+                return Ok((answer, Vec::new()));
+            }
             Some(Attempt::Waiting { bucket, level, slot, counted }) => {
                 if at < slot
                     && let Some(read) = reads.iter().find(|read| read.need.bucket == bucket)

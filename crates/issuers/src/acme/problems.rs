@@ -107,6 +107,7 @@ enum Verdict {
     NotYet,
     OrderDead,
     RateLimited,
+    Paused,
     Unavailable,
     ChallengeFailed,
     DnsFailed,
@@ -203,6 +204,7 @@ impl Verdict {
             Self::NotYet => IssueError::NotYet { retry_after },
             Self::OrderDead => IssueError::OrderDead { detail },
             Self::RateLimited => IssueError::RateLimited { retry_after, detail },
+            Self::Paused => IssueError::Paused { detail },
             Self::Unavailable => IssueError::Unavailable { retry_after, detail },
             Self::ChallengeFailed => IssueError::ChallengeFailed { detail },
             Self::DnsFailed => IssueError::DnsFailed { detail },
@@ -309,7 +311,7 @@ pub(crate) fn judge_problem(
     };
     let verdict = match kind {
         // The same type as a limit, but only the operator ends it. Source: Boulder, probs.Paused (read 2026-11).
-        Some(Kind::RateLimited) if is_paused(problem) => Verdict::RejectedIdentifier,
+        Some(Kind::RateLimited) if is_paused(problem) => Verdict::Paused,
         Some(Kind::Compound) if matches!(said, Said::OfOrder | Said::OfChallenge) => Verdict::OrderDead,
         Some(kind) => verdict(kind, said, status),
         None => verdict_by_status(said, status),
