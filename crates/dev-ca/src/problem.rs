@@ -3,8 +3,10 @@
 //! Arrives: whatever a handler found wrong. Leaves: an RFC 7807 document with a type of RFC 8555, section 6.7, and the status that goes with
 //! it. Goes wrong: nothing; a problem is a value.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -23,6 +25,8 @@ pub(crate) struct Problem {
     algorithms: Option<&'static [&'static str]>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subproblems: Vec<Subproblem>,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
 }
 
 /// What is wrong with one identifier of several.
@@ -60,6 +64,7 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     NotFound,
     OrderNotReady,
+    RateLimited,
     RejectedIdentifier,
     ServerInternal,
     TooLarge,
@@ -87,6 +92,7 @@ impl Kind {
             Self::InvalidProfile => "invalidProfile",
             Self::Malformed | Self::MethodNotAllowed | Self::NotFound | Self::TooLarge | Self::UnsupportedMediaType => "malformed",
             Self::OrderNotReady => "orderNotReady",
+            Self::RateLimited => "rateLimited",
             Self::RejectedIdentifier => "rejectedIdentifier",
             Self::ServerInternal => "serverInternal",
             Self::Unauthorized => "unauthorized",
@@ -103,6 +109,7 @@ impl Kind {
             Self::AlreadyReplaced => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::RateLimited => 429,
             Self::ServerInternal => 500,
             _ => 400,
         }
@@ -117,13 +124,14 @@ impl Problem {
             status: kind.status(),
             algorithms: None,
             subproblems: Vec::new(),
+            retry_after: None,
         }
     }
 
     /// Builds a problem that a test scripted, whose type may be any word.
     pub(crate) fn scripted(kind: &str, detail: String, status: u16) -> Self {
         let kind = if kind.starts_with("urn:") { kind.to_owned() } else { format!("{NAMESPACE}{kind}") };
-        Self { kind, detail, status, algorithms: None, subproblems: Vec::new() }
+        Self { kind, detail, status, algorithms: None, subproblems: Vec::new(), retry_after: None }
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
@@ -141,6 +149,12 @@ impl Problem {
     /// Adds the list that `badSignatureAlgorithm` must carry. Source: RFC 8555, section 6.2.
     pub(crate) fn supporting(mut self, algorithms: &'static [&'static str]) -> Self {
         self.algorithms = Some(algorithms);
+        self
+    }
+
+    /// Adds how long to wait, as the header of the answer says it.
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -163,6 +177,11 @@ impl Problem {
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up: who waits as told is served.
+            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+        }
         response
     }
 

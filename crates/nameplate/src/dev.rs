@@ -252,6 +252,7 @@ async fn start_ca(config: &Config, dns: SocketAddr, http_port: u16) -> Result<Op
         http_port,
         control: Some(config.listen.ca_control),
         lifetime: config.certificate_lifetime,
+        limits: config.acme_limits.of_local_ca(),
         ..dev_ca::Config::default()
     };
     dev_ca::DevCa::start(settings).await.map(Some).map_err(|error| start_failed("the local CA")(&error))

@@ -36,6 +36,14 @@ impl std::str::FromStr for LimitsOf {
 }
 
 impl AcmeLimits {
+    /// What the local CA holds us to: the same limits, counted by itself.
+    pub(crate) fn of_local_ca(self) -> dev_ca::Limits {
+        match self.of {
+            LimitsOf::LetsEncrypt => dev_ca::Limits::lets_encrypt(self.scale.get()),
+            LimitsOf::LetsEncryptStaging | LimitsOf::Directory | LimitsOf::Nobody => dev_ca::Limits::default(),
+        }
+    }
+
     /// The limits at a directory; `None`: the local CA's.
     pub(crate) fn at(self, directory: Option<&str>) -> CaLimits {
         let ca = directory.map_or("local", |url| url.strip_prefix("https://").unwrap_or(url).trim_end_matches('/'));

@@ -373,6 +373,7 @@ mod tests {
             IssueError::NotYet { .. } => "NotYet",
             IssueError::OrderDead { .. } => "OrderDead",
             IssueError::RateLimited { .. } => "RateLimited",
+            IssueError::Paused { .. } => "Paused",
             IssueError::Unavailable { .. } => "Unavailable",
             IssueError::ChallengeFailed { .. } => "ChallengeFailed",
             IssueError::DnsFailed { .. } => "DnsFailed",
@@ -491,7 +492,7 @@ mod tests {
         let detail = "Your account is temporarily prevented from requesting certificates for shop.brand.com and possibly others. \
                       Please visit: https://portal.letsencrypt.org/sfe/v1/unpause?jwt=abc";
         let error = judge_problem(&problem("rateLimited", detail), Said::ToRequest, Some(429), None, now());
-        assert_eq!(variant(&error), "RejectedIdentifier");
+        assert_eq!(variant(&error), "Paused");
         assert!(error.to_string().contains("unpause?jwt=abc"));
     }
 
