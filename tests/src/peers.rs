@@ -45,6 +45,8 @@ impl Peers {
             ("NAMEPLATE_DNS_SERVER".to_owned(), dns_address),
             ("NAMEPLATE_ACME_DIRECTORY".to_owned(), text(&ready, "directory")),
             ("NAMEPLATE_ACME_ROOT".to_owned(), text(&ready, "root")),
+            // A CA of our own, unless a test holds it to limits.
+            ("NAMEPLATE_ACME_LIMITS".to_owned(), "none".to_owned()),
         ];
         Self { dns_admin, ca_control: text(&ready, "control"), settings, _dns: dns, _ca: ca }
     }

@@ -5,7 +5,7 @@
 //! months pass in seconds and no test sleeps. The home duplicates, reorders and delays, from the printed seed.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -115,10 +115,18 @@ pub struct SimulatedCa {
     /// How long a certificate is valid.
     pub lifetime: Duration,
     book: Mutex<Book>,
+    /// The limits it holds us to, counted by the local CA's own book.
+    limits: Mutex<(dev_ca::Limits, dev_ca::LimitBook)>,
 }
 
 #[derive(Default)]
 struct Book {
+    refused: Vec<String>,
+    unprovable: BTreeSet<String>,
+    crash_percent: u64,
+    crashes: u64,
+    crashed: BTreeSet<u64>,
+    open: BTreeMap<String, u64>,
     orders: u64,
     issued: BTreeMap<String, Vec<(Timestamp, Timestamp)>>,
     is_down: bool,
@@ -130,12 +138,37 @@ impl SimulatedCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "Simulated Root");
         let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { clock, root, seal_key, lifetime, book: Mutex::default() }
+        Self { clock, root, seal_key, lifetime, book: Mutex::default(), limits: Mutex::default() }
     }
 
     /// Takes the CA down, or up again.
     pub fn set_down(&self, is_down: bool) {
         locked(&self.book).is_down = is_down;
+    }
+
+    /// Holds orders to limits from now on.
+    pub fn hold_to(&self, limits: dev_ca::Limits) {
+        locked(&self.limits).0 = limits;
+    }
+
+    /// What its limits refused so far, in its words.
+    pub fn refused(&self) -> Vec<String> {
+        locked(&self.book).refused.clone()
+    }
+
+    /// Never can prove this name from now on.
+    pub fn fail(&self, hostname: &str) {
+        locked(&self.book).unprovable.insert(hostname.to_owned());
+    }
+
+    /// Of 100 orders, how many end their worker before it hears that the order was made.
+    pub fn crash(&self, percent: u64) {
+        locked(&self.book).crash_percent = percent;
+    }
+
+    /// How many workers it ended.
+    pub fn crashes(&self) -> u64 {
+        locked(&self.book).crashes
     }
 
     /// When each certificate of each name was issued and when it ends, oldest first.
@@ -178,14 +211,50 @@ impl Issuer for SimulatedCa {
 
     async fn order(&self, hostname: &Hostname) -> Result<String, IssueError> {
         self.unless_down()?;
+        let names = [hostname.to_string()];
+        let judged = {
+            let (limits, used) = &mut *locked(&self.limits);
+            used.order(limits, "ours", &names, false, self.clock.now())
+        };
         let mut book = locked(&self.book);
-        book.orders += 1;
-        Ok(format!("https://ca.simulated.test/order/{hostname}/{}", book.orders))
+        if let Err(refused) = judged {
+            book.refused.push(refused.detail.clone());
+            return Err(IssueError::RateLimited { retry_after: refused.retry_after, detail: refused.detail });
+        }
+        // An order that is open is given out again.
+        let number = match book.open.get(&names[0]) {
+            Some(number) => *number,
+            None => {
+                book.orders += 1;
+                let number = book.orders;
+                book.open.insert(names[0].clone(), number);
+                number
+            }
+        };
+        if number % 100 < book.crash_percent && book.crashed.insert(number) {
+            book.crashes += 1;
+            drop(book);
+            // As a panic, but without its noise.
+            std::panic::resume_unwind(Box::new("the worker ends here"));
+        }
+        Ok(format!("https://ca.simulated.test/order/{hostname}/{number}"))
     }
 
     async fn complete(&self, hostname: &Hostname, order_url: &str, attempt: &Attempt) -> Result<Issued, IssueError> {
         self.unless_down()?;
         let serial: u64 = order_url.rsplit('/').next().and_then(|number| number.parse().ok()).expect("an order of ours");
+        locked(&self.book).open.remove(hostname.as_str());
+        let is_shown = !locked(&self.book).unprovable.contains(hostname.as_str());
+        {
+            let (limits, used) = &mut *locked(&self.limits);
+            used.proved(limits, "ours", hostname.base(), is_shown, self.clock.now());
+            if is_shown {
+                used.issued(limits, &[hostname.to_string()], false, self.clock.now());
+            }
+        }
+        if !is_shown {
+            return Err(IssueError::ChallengeFailed { detail: "nobody answers there".into() });
+        }
         let not_before = Timestamp::from_second(self.clock.now().as_second()).expect("now");
         let not_after = later(not_before, self.lifetime);
         let chain = self.sign(attempt, not_before, not_after, serial);
@@ -286,6 +355,8 @@ pub struct Simulation {
     pub recorder: Arc<Recorder>,
     /// The functions.
     pub pipeline: Pipeline,
+    /// More workers beside it, over the same home.
+    pub workers: Vec<Pipeline>,
     /// Whether the timer ticks.
     pub timer: bool,
     api: Api,
@@ -329,7 +400,17 @@ impl Simulation {
         let recorder = Arc::new(Recorder { home: home.clone(), passed: Mutex::default() });
         let pipeline = pipeline(&home, &recorder, &dns, &ca, &clock, zone, looks);
         let next_tick = later(clock.now(), TICK);
-        Self { clock, home, dns, ca, recorder, pipeline, timer: true, api, next_tick, _folder: folder }
+        Self { clock, home, dns, ca, recorder, pipeline, workers: Vec::new(), timer: true, api, next_tick, _folder: folder }
+    }
+
+    /// Has so many workers, each holding itself to these limits; the CA holds all of them to its own.
+    pub fn work_under(&mut self, limits: &CaLimits, workers: usize) {
+        let zone = self.pipeline.verify.zone.clone();
+        let another = || pipeline(&self.home, &self.recorder, &self.dns, &self.ca, &self.clock, zone.clone(), LookSchedule::default());
+        self.workers = std::iter::repeat_with(another).take(workers.saturating_sub(1)).collect();
+        for worker in std::iter::once(&mut self.pipeline).chain(&mut self.workers) {
+            worker.issue.ca_limits = limits.clone();
+        }
     }
 
     /// Asks the API as the operator.
@@ -352,7 +433,8 @@ impl Simulation {
     /// Lets time pass until `end`: everything that is visible is taken, then the clock goes to the next thing that is due.
     pub async fn run_until(&mut self, end: Timestamp) {
         loop {
-            self.pipeline.settle().await.unwrap();
+            let workers = std::iter::once(&self.pipeline).chain(&self.workers);
+            futures_util::future::try_join_all(workers.map(Pipeline::settle)).await.unwrap();
             let delivery = self.home.next_delivery().await.unwrap();
             let tick = self.timer.then_some(self.next_tick);
             let next = [delivery, tick].into_iter().flatten().min().filter(|next| *next <= end);

@@ -50,7 +50,7 @@ pub use authority::AuthorityError;
 pub use control::{Answer, CertificateRecord, Chosen, Control, Endpoint, Fault, Settings};
 pub use durations::{DurationError, parse_duration};
 pub use files::FileError;
-pub use limits::{Limit, Limits};
+pub use limits::{Limit, LimitBook, Limits, Refused};
 pub use orders::{Counters, Profile, Window};
 
 use crate::accounts::Accounts;

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::durations::as_words;
 use crate::names::without_wildcard;
-use crate::problem::{Kind, Problem};
 
 /// How long a set of names counts as seen before, which makes its next order a renewal. Source: Boulder, 120 days (read 2026-11).
 const SEEN_FOR: Duration = Duration::from_hours(120 * 24);
@@ -65,12 +64,22 @@ impl Limits {
     }
 }
 
-/// What was used of the limits.
+/// What was used of the limits: also without the rest of the CA, for a simulation of one.
 #[derive(Debug, Default)]
-pub(crate) struct Used {
+pub struct LimitBook {
     buckets: HashMap<String, Bucket>,
     seen: HashMap<Vec<String>, Timestamp>,
     failed_in_a_row: HashMap<(String, String), u32>,
+}
+
+/// A limit's refusal: type `rateLimited`, status 429.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refused {
+    /// Boulder's words.
+    pub detail: String,
+    /// When the same wish is granted; `None` for a name that is paused.
+    pub retry_after: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +94,7 @@ impl Limit {
     }
 }
 
-impl Used {
+impl LimitBook {
     fn tokens(&self, key: &str, limit: Limit, now: Timestamp) -> f64 {
         let Some(bucket) = self.buckets.get(key) else { return f64::from(limit.count) };
         let gained = now.duration_since(bucket.at).as_secs_f64().max(0.0) / limit.seconds_per_token();
@@ -98,7 +107,7 @@ impl Used {
         self.buckets.insert(key, Bucket { tokens, at: now });
     }
 
-    fn check(&self, key: &str, limit: Option<Limit>, now: Timestamp, words: impl FnOnce(&Limit) -> String) -> Result<(), Problem> {
+    fn check(&self, key: &str, limit: Option<Limit>, now: Timestamp, words: impl FnOnce(&Limit) -> String) -> Result<(), Refused> {
         let Some(limit) = limit else { return Ok(()) };
         let missing = 1.0 - self.tokens(key, limit, now);
         // A token that is there but for the last digits of a floating-point number is there.
@@ -113,29 +122,23 @@ impl Used {
             limit.per,
             until.strftime("%Y-%m-%d %H:%M:%S UTC")
         );
-        Err(Problem::new(Kind::RateLimited, detail).retry_after(wait))
+        Err(Refused { detail, retry_after: Some(wait) })
     }
 
     /// Judges a new order, and counts it when it is granted. `is_exempt`: it replaces a certificate inside its window.
-    pub(crate) fn order(
-        &mut self,
-        limits: &Limits,
-        account: &str,
-        names: &[String],
-        is_exempt: bool,
-        now: Timestamp,
-    ) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// [`Refused`] by the first limit that is used up.
+    pub fn order(&mut self, limits: &Limits, account: &str, names: &[String], is_exempt: bool, now: Timestamp) -> Result<(), Refused> {
         for name in names {
             let name = without_wildcard(name).0;
             let failed = self.failed_in_a_row.get(&(account.to_owned(), name.to_owned())).copied().unwrap_or(0);
             if limits.pause_after.is_some_and(|most| failed >= most) {
-                return Err(Problem::new(
-                    Kind::RateLimited,
-                    format!(
-                        "Your account is temporarily prevented from requesting certificates for {name} and possibly others. \
-                         Please visit: https://portal.dev-ca.invalid/sfe/v1/unpause?jwt={name}"
-                    ),
-                ));
+                let detail = format!(
+                    "Your account is temporarily prevented from requesting certificates for {name} and possibly others. \
+                     Please visit: https://portal.dev-ca.invalid/sfe/v1/unpause?jwt={name}"
+                );
+                return Err(Refused { detail, retry_after: None });
             }
         }
         if is_exempt {
@@ -165,7 +168,7 @@ impl Used {
     }
 
     /// Counts a certificate. `is_exempt`: its order replaced one inside its window.
-    pub(crate) fn issued(&mut self, limits: &Limits, names: &[String], is_exempt: bool, now: Timestamp) {
+    pub fn issued(&mut self, limits: &Limits, names: &[String], is_exempt: bool, now: Timestamp) {
         let is_renewal = self.seen.insert(sorted(names), now).is_some_and(|at| now.duration_since(at).unsigned_abs() < SEEN_FOR);
         if is_exempt {
             return;
@@ -179,7 +182,7 @@ impl Used {
     }
 
     /// Counts how a proof ended.
-    pub(crate) fn proved(&mut self, limits: &Limits, account: &str, name: &str, is_shown: bool, now: Timestamp) {
+    pub fn proved(&mut self, limits: &Limits, account: &str, name: &str, is_shown: bool, now: Timestamp) {
         let key = (account.to_owned(), name.to_owned());
         if is_shown {
             self.failed_in_a_row.remove(&key);
@@ -190,7 +193,7 @@ impl Used {
     }
 
     /// Ends the pause of a name for every account, as its owner's visit of the page would.
-    pub(crate) fn unpause(&mut self, name: &str) -> usize {
+    pub fn unpause(&mut self, name: &str) -> usize {
         let before = self.failed_in_a_row.len();
         self.failed_in_a_row.retain(|(_, known), _| known != name);
         before - self.failed_in_a_row.len()
@@ -241,17 +244,17 @@ mod tests {
 
     #[test]
     fn an_account_gets_three_hundred_new_orders_and_then_one_each_thirty_six_seconds() {
-        let (limits, mut used) = (Limits::lets_encrypt(1), Used::default());
+        let (limits, mut used) = (Limits::lets_encrypt(1), LimitBook::default());
         for n in 0..300 {
             used.order(&limits, "a", &names(&format!("shop{n}.brand{n}.com")), false, at(0)).expect("within the limit");
         }
         let refused = used.order(&limits, "a", &names("one.more.com"), false, at(1)).expect_err("one more");
         assert!(
-            refused.detail().starts_with("too many new orders (300) from this account in the last 10800s, retry after 20"),
+            refused.detail.starts_with("too many new orders (300) from this account in the last 10800s, retry after 20"),
             "{}",
-            refused.detail()
+            refused.detail
         );
-        assert_eq!(refused.response().headers()["retry-after"], "35");
+        assert_eq!(refused.retry_after, Some(Duration::from_secs(35)));
         used.order(&limits, "b", &names("one.more.com"), false, at(1)).expect("another account's own");
         used.order(&limits, "a", &names("one.more.com"), false, at(36)).expect("a token came back");
         used.order(&limits, "a", &names("two.more.com"), false, at(36)).expect_err("only one");
@@ -259,45 +262,45 @@ mod tests {
 
     #[test]
     fn a_registered_domain_counts_certificates_of_all_accounts_and_renewals_are_free() {
-        let (limits, mut used) = (Limits::lets_encrypt(100), Used::default());
+        let (limits, mut used) = (Limits::lets_encrypt(100), LimitBook::default());
         for n in 0..50 {
             let names = names(&format!("shop{n}.brand.co.uk"));
             used.order(&limits, &format!("account{n}"), &names, false, at(0)).expect("within the limit");
             used.issued(&limits, &names, false, at(0));
         }
         let refused = used.order(&limits, "a", &names("shop50.brand.co.uk"), false, at(0)).expect_err("the 51st");
-        assert!(refused.detail().contains("(50) already issued for \"brand.co.uk\""), "{}", refused.detail());
+        assert!(refused.detail.contains("(50) already issued for \"brand.co.uk\""), "{}", refused.detail);
         used.order(&limits, "a", &names("shop.other.co.uk"), false, at(0)).expect("another registered domain");
         used.order(&limits, "a", &names("shop7.brand.co.uk"), false, at(1)).expect("a renewal of the same set");
     }
 
     #[test]
     fn one_set_gets_five_certificates_a_week_but_for_renewals_in_their_window() {
-        let (limits, mut used) = (Limits::lets_encrypt(1), Used::default());
+        let (limits, mut used) = (Limits::lets_encrypt(1), LimitBook::default());
         for _ in 0..5 {
             used.order(&limits, "a", &names("shop.brand.com"), false, at(0)).expect("within the limit");
             used.issued(&limits, &names("shop.brand.com"), false, at(0));
         }
         let refused = used.order(&limits, "a", &names("shop.brand.com"), false, at(9)).expect_err("the sixth");
-        assert!(refused.detail().contains("exact set of identifiers"));
+        assert!(refused.detail.contains("exact set of identifiers"));
         used.order(&limits, "a", &names("shop.brand.com"), true, at(9)).expect("inside the window of what it replaces");
     }
 
     #[test]
     fn failures_close_a_name_for_an_hour_and_very_many_in_a_row_until_somebody_comes() {
         let limits = Limits { pause_after: Some(7), ..Limits::lets_encrypt(1) };
-        let mut used = Used::default();
+        let mut used = LimitBook::default();
         for _ in 0..5 {
             used.proved(&limits, "a", "shop.brand.com", false, at(0));
         }
         let refused = used.order(&limits, "a", &names("shop.brand.com"), false, at(0)).expect_err("five failures");
-        assert_eq!(refused.response().headers()["retry-after"], "720");
+        assert_eq!(refused.retry_after, Some(Duration::from_secs(720)));
         used.order(&limits, "a", &names("shop.brand.com"), false, at(720)).expect("one came back");
         for _ in 0..2 {
             used.proved(&limits, "a", "shop.brand.com", false, at(720));
         }
         let paused = used.order(&limits, "a", &names("shop.brand.com"), true, at(9_000)).expect_err("paused");
-        assert!(paused.detail().contains("temporarily prevented") && paused.response().headers().get("retry-after").is_none());
+        assert!(paused.detail.contains("temporarily prevented") && paused.retry_after.is_none());
         assert_eq!(used.unpause("shop.brand.com"), 1);
         used.order(&limits, "a", &names("shop.brand.com"), false, at(9_000)).expect("unpaused");
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::Issued;
-use crate::limits::{Limits, Used};
+use crate::limits::{LimitBook, Limits};
 use crate::names::without_wildcard;
 use crate::problem::{Kind, Problem};
 
@@ -320,7 +320,7 @@ pub(crate) struct Book {
     orders_of: HashMap<String, Vec<String>>,
     /// The limits in force, none unless they were asked for.
     pub(crate) limits: Limits,
-    pub(crate) used: Used,
+    pub(crate) used: LimitBook,
     pub(crate) counters: Counters,
 }
 

@@ -11,6 +11,8 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
+use crate::limits::Refused;
+
 /// What every ACME error type starts with. Source: RFC 8555, section 6.7 (read 2026-11).
 pub(crate) const NAMESPACE: &str = "urn:ietf:params:acme:error:";
 
@@ -152,12 +154,6 @@ impl Problem {
         self
     }
 
-    /// Adds how long to wait, as the header of the answer says it.
-    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
-        self
-    }
-
     /// Says which of an order's names were refused and why. Source: RFC 8555, section 6.7.1.
     pub(crate) fn about_names(mut self, kind: Kind, refused: impl IntoIterator<Item = (String, String)>) -> Self {
         self.subproblems = refused
@@ -193,5 +189,11 @@ impl Problem {
     /// The type's last word, for logs.
     pub(crate) fn short_type(&self) -> &str {
         self.kind.strip_prefix(NAMESPACE).unwrap_or(&self.kind)
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        Self { retry_after: refused.retry_after, ..Self::new(Kind::RateLimited, refused.detail) }
     }
 }
