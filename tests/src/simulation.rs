@@ -389,6 +389,7 @@ impl Simulation {
             documents: Arc::new(home.clone()),
             callers: Arc::new(home.clone()),
             limits: Arc::new(home.clone()),
+            ca_limits: vec![CaLimits::none("ca.simulated.test")],
             policy: HostnamePolicy::default(),
             zone: zone.clone(),
             looks,
@@ -411,6 +412,7 @@ impl Simulation {
         for worker in std::iter::once(&mut self.pipeline).chain(&mut self.workers) {
             worker.issue.ca_limits = limits.clone();
         }
+        self.api.ca_limits = vec![limits.clone()];
     }
 
     /// Asks the API as the operator.

@@ -40,7 +40,13 @@ async fn an_import_under_the_cas_limits_is_never_refused_and_ends_when_it_was_to
 
     let issued = world.ca.issued();
     let missing: Vec<_> = names.iter().filter(|(name, _)| issued.get(name).is_none_or(|list| list.len() != 1)).collect();
-    assert!(missing.is_empty(), "not exactly one certificate: {} of {count}, such as {:?}", missing.len(), missing.first());
+    assert!(
+        missing.is_empty(),
+        "not exactly one certificate: {} of {count}, such as {:?} with {:?}",
+        missing.len(),
+        missing.first(),
+        missing.first().and_then(|(name, _)| issued.get(name))
+    );
     assert_eq!(world.ca.refused(), Vec::<String>::new(), "the CA answered rateLimited");
     assert!(world.ca.crashes() > 0, "no worker was ended on its way");
     assert_eq!(world.ca.orders(), count as u64, "an order was made twice");

@@ -44,7 +44,7 @@ pub use rules::{CaLimits, OrderKind, lane};
 use serde::{Deserialize, Serialize};
 
 /// Whose turn comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lane {
     /// A renewal whose certificate ends soon, or was revoked.

@@ -145,6 +145,7 @@ impl Dev {
             documents: Arc::new(home.clone()),
             callers: Arc::new(home.clone()),
             limits: Arc::new(home.clone()),
+            ca_limits: vec![ca_limits],
             policy: config.policy.clone(),
             zone: config.zone.clone(),
             looks: config.looks,

@@ -1,6 +1,7 @@
 //! What a bucket shows to people.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 use crate::StoreError;
 
 /// A bucket's level: what is left, when more comes, and who waits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Level {
     /// The most it holds.
     pub capacity: u32,
@@ -21,8 +22,10 @@ pub struct Level {
     /// Tokens there now.
     pub left: u32,
     /// When it is full again, if nobody takes from it.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub full_at: Timestamp,
     /// Until when it gives nothing because the CA asked for that.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub paused_until: Option<Timestamp>,
     /// The CA's words for it.
     pub paused_for: Option<String>,
@@ -31,17 +34,30 @@ pub struct Level {
 }
 
 /// Who waits in one lane of a bucket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waiting {
     /// The lane.
     pub lane: Lane,
     /// How many; an estimate while some come late for their slot.
     pub orders: u32,
     /// When the last of them has its slot.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub done_at: Timestamp,
 }
 
 impl Level {
+    /// The bucket's item as far as a level tells it, for a forecast that begins here: newcomers come after everybody who waits.
+    pub fn as_item(&self, now: Timestamp) -> String {
+        let ends = |lane: Lane| self.waiting.iter().filter(|known| known.lane == lane).map(|known| micros(known.done_at)).max();
+        let bucket = Bucket {
+            full_at: micros(self.full_at).max(micros(now)),
+            paused_until: self.paused_until.map(micros),
+            paused_for: self.paused_for.clone().unwrap_or_default(),
+            queue: queue::Queue::ending_at([ends(Lane::Urgent), ends(Lane::Renewal), ends(Lane::New)]),
+        };
+        serde_json::json!(bucket).to_string()
+    }
+
     /// Reads a bucket's stored item; `None` is a bucket never used, which is full.
     ///
     /// # Errors

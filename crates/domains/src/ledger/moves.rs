@@ -1,6 +1,9 @@
 //! The ledger's moves: what is read, decided and written, in one conditional write each.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -120,8 +123,8 @@ impl Debt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Attempt {
-    /// It has a slot.
-    Waiting { bucket: String, level: usize, slot: i64, counted: Vec<String> },
+    /// It has a slot of `bucket`. It waited for each of `levels`, there at that level, and never waits behind their newcomers again.
+    Waiting { bucket: String, slot: i64, levels: BTreeMap<String, usize>, counted: Vec<String> },
     /// It has its tokens; `released` once they were given back.
     Granted { released: bool },
 }
@@ -133,6 +136,8 @@ struct Read<'r> {
     debt: Option<Debt>,
     level: usize,
     wait: i64,
+    /// Whether the attempt waited for this bucket before.
+    is_back: bool,
 }
 
 impl LedgerMove {
@@ -160,7 +165,7 @@ impl LedgerMove {
     /// [`StoreError::Defect`] when an item does not read, or the move names too many items or one twice.
     pub fn decide(&self, items: &[Option<String>], now: Timestamp) -> Result<(Reserved, Vec<LedgerWrite>), StoreError> {
         let names = self.names();
-        let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+        let distinct: BTreeSet<&String> = names.iter().collect();
         if items.len() != names.len() || distinct.len() != names.len() || names.len() > MAX_ITEMS {
             let detail =
                 format!("a move of the ledger names {} items, {} of them different, and read {}", names.len(), distinct.len(), items.len());
@@ -194,39 +199,32 @@ impl Reservation {
     fn reserve(&self, items: &[Option<String>], now: Timestamp) -> Result<(Reserved, Vec<LedgerWrite>), StoreError> {
         let at = micros(now);
         let (attempt, mut reads) = self.read(items, at)?;
-        let before = match attempt {
+        let (levels, mut counted) = match attempt {
             // It has its tokens; a pause that came since holds for it, too.
             Some(Attempt::Granted { .. }) => {
                 let paused = reads.iter().filter_map(|read| Some((read.bucket.pause(at)?, read))).max_by_key(|(until, _)| *until);
                 let answer = paused.map_or(Reserved::Granted, |(until, read)| Reserved::Wait(wait(read, until, at)));
                 return Ok((answer, Vec::new()));
             }
-            Some(Attempt::Waiting { bucket, level, slot, counted }) => {
+            Some(Attempt::Waiting { bucket, slot, levels, counted }) => {
                 if at < slot
                     && let Some(read) = reads.iter().find(|read| read.need.bucket == bucket)
                 {
                     return Ok((Reserved::Wait(wait(read, slot, at)), Vec::new()));
                 }
-                Some((bucket, level, counted))
+                (levels, counted)
             }
-            None => None,
+            None => Default::default(),
         };
-        let waited_for = before.as_ref().map(|(bucket, ..)| bucket.as_str());
         for read in &mut reads {
-            if let Some((_, level, _)) = before.as_ref().filter(|(bucket, ..)| *bucket == read.need.bucket) {
-                read.level = (*level).min(read.level);
+            if let Some(level) = levels.get(&read.need.bucket) {
+                (read.is_back, read.level) = (true, read.level.min(*level));
                 read.wait = read.bucket.wait(read.need.shape, read.keeps(), at);
             }
         }
-        let last = reads
-            .iter()
-            .enumerate()
-            .filter(|(_, read)| read.is_blocked(waited_for, at))
-            .max_by_key(|(_, read)| read.slot(waited_for, at))
-            .map(|(index, _)| index);
-        let mut counted = before.as_ref().map(|(.., counted)| counted.clone()).unwrap_or_default();
-        match last {
-            Some(index) => self.book(&mut reads[index], waited_for, &mut counted, now),
+        let blocked = reads.iter().enumerate().filter(|(_, read)| read.is_blocked(at));
+        match blocked.max_by_key(|(_, read)| read.slot(at)).map(|(index, _)| index) {
+            Some(index) => self.book(&mut reads[index], levels, &mut counted, now),
             None => self.grant(reads, &counted, now),
         }
     }
@@ -248,12 +246,12 @@ impl Reservation {
     fn book(
         &self,
         read: &mut Read<'_>,
-        waited_for: Option<&str>,
+        mut levels: BTreeMap<String, usize>,
         counted: &mut Vec<String>,
         now: Timestamp,
     ) -> Result<(Reserved, Vec<LedgerWrite>), StoreError> {
         let (at, refill) = (micros(now), read.need.shape.refill_micros());
-        let slot = match waited_for == Some(read.need.bucket.as_str()) {
+        let slot = match read.is_back {
             true => read.bucket.queue.book_again(read.level, read.wait, refill, at),
             false => read.bucket.queue.book(read.level, read.wait, refill, at),
         };
@@ -263,7 +261,8 @@ impl Reservation {
             counted.push(read.need.bucket.clone());
         }
         // Woken at the told moment, the clock must have reached the slot: a told moment is a whole number of milliseconds.
-        let waiting = Attempt::Waiting { bucket: read.need.bucket.clone(), level: read.level, slot, counted: counted.clone() };
+        levels.insert(read.need.bucket.clone(), read.level);
+        let waiting = Attempt::Waiting { bucket: read.need.bucket.clone(), slot, levels, counted: counted.clone() };
         writes.push(self.write_attempt(&waiting, timestamp(slot).max(now))?);
         Ok((Reserved::Wait(wait(read, slot, at)), writes))
     }
@@ -293,7 +292,7 @@ impl Reservation {
                 _ => Some(read_item(&self.debt_name(need), items.next().flatten())?.unwrap_or_default()),
             };
             let tokens = debt.map_or(0, |debt| debt.tokens(need.shape.refill_micros(), now));
-            let mut read = Read { need, bucket, debt, level: queue::level(self.lane, tokens), wait: 0 };
+            let mut read = Read { need, bucket, debt, level: queue::level(self.lane, tokens), wait: 0, is_back: false };
             read.wait = read.bucket.wait(need.shape, read.keeps(), now);
             reads.push(read);
         }
@@ -319,14 +318,13 @@ impl Read<'_> {
     }
 
     /// Whoever had a slot is next; a newcomer stands behind who waits already.
-    fn is_blocked(&self, waited_for: Option<&str>, now: i64) -> bool {
-        let is_back = waited_for == Some(self.need.bucket.as_str());
-        self.wait > 0 || (!is_back && self.bucket.queue.is_ahead_of(self.level, now))
+    fn is_blocked(&self, now: i64) -> bool {
+        self.wait > 0 || (!self.is_back && self.bucket.queue.is_ahead_of(self.level, now))
     }
 
-    fn slot(&self, waited_for: Option<&str>, now: i64) -> i64 {
+    fn slot(&self, now: i64) -> i64 {
         let refill = self.need.shape.refill_micros();
-        match waited_for == Some(self.need.bucket.as_str()) {
+        match self.is_back {
             true => self.bucket.queue.slot_again(self.level, self.wait, refill, now),
             false => self.bucket.queue.slot(self.level, self.wait, refill, now),
         }

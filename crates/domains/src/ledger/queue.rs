@@ -48,6 +48,11 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// A queue whose first levels end there.
+    pub(crate) fn ending_at(ends: [Option<i64>; 3]) -> Self {
+        Self { ends: ends.map(|end| end.unwrap_or(0)).to_vec(), fronts: Vec::new() }
+    }
+
     /// Whether anybody at this level or before it waits.
     pub(crate) fn is_ahead_of(&self, level: usize, now: i64) -> bool {
         self.end_through(level) > now
