@@ -114,6 +114,8 @@ pub struct SimulatedCa {
     seal_key: bundles::SealPublicKey,
     /// How long a certificate is valid.
     pub lifetime: Duration,
+    /// Whether it offers renewal information.
+    pub has_windows: bool,
     book: Mutex<Book>,
     /// The limits it holds us to, counted by the local CA's own book.
     limits: Mutex<(dev_ca::Limits, dev_ca::LimitBook)>,
@@ -124,6 +126,9 @@ struct Book {
     refused: Vec<String>,
     unprovable: BTreeSet<String>,
     crash_percent: u64,
+    throttle_percent: u64,
+    asked: u64,
+    windows: BTreeMap<u64, (Timestamp, Timestamp)>,
     crashes: u64,
     crashed: BTreeSet<u64>,
     open: BTreeMap<String, u64>,
@@ -133,12 +138,12 @@ struct Book {
 }
 
 impl SimulatedCa {
-    fn new(clock: Arc<HandClock>, seal_key: bundles::SealPublicKey, lifetime: Duration) -> Self {
+    fn new(clock: Arc<HandClock>, seal_key: bundles::SealPublicKey, lifetime: Duration, has_windows: bool) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "Simulated Root");
         let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { clock, root, seal_key, lifetime, book: Mutex::default(), limits: Mutex::default() }
+        Self { clock, root, seal_key, lifetime, has_windows, book: Mutex::default(), limits: Mutex::default() }
     }
 
     /// Takes the CA down, or up again.
@@ -166,6 +171,21 @@ impl SimulatedCa {
         locked(&self.book).crash_percent = percent;
     }
 
+    /// Of 100 requests, how many it answers with 503 and a wait.
+    pub fn throttle(&self, percent: u64) {
+        locked(&self.book).throttle_percent = percent;
+    }
+
+    /// Wants every certificate of now to be renewed at once, by its renewal information.
+    pub fn renew_everything(&self) {
+        let now = self.clock.now();
+        let past = |hours: u64| now.checked_sub(Duration::from_secs(hours * 3_600)).expect("a time within the simulation");
+        let mut book = locked(&self.book);
+        for window in book.windows.values_mut() {
+            *window = (past(2), past(1));
+        }
+    }
+
     /// How many workers it ended.
     pub fn crashes(&self) -> u64 {
         locked(&self.book).crashes
@@ -183,7 +203,16 @@ impl SimulatedCa {
 
     fn unless_down(&self) -> Result<(), IssueError> {
         let down = || IssueError::Unavailable { retry_after: None, detail: "503 from a CA that is down".into() };
-        if locked(&self.book).is_down { Err(down()) } else { Ok(()) }
+        let mut book = locked(&self.book);
+        if book.is_down {
+            return Err(down());
+        }
+        book.asked += 1;
+        // A prime stride, so that no name meets it each time.
+        if (book.asked * 37) % 100 < book.throttle_percent {
+            return Err(IssueError::Unavailable { retry_after: Some(Duration::from_secs(20)), detail: "503: service busy".into() });
+        }
+        Ok(())
     }
 
     fn sign(&self, attempt: &Attempt, not_before: Timestamp, not_after: Timestamp, serial: u64) -> String {
@@ -259,11 +288,18 @@ impl Issuer for SimulatedCa {
         let not_after = later(not_before, self.lifetime);
         let chain = self.sign(attempt, not_before, not_after, serial);
         locked(&self.book).issued.entry(hostname.to_string()).or_default().push((not_before, not_after));
-        Ok(Issued { chain, serial: format!("{serial:x}"), not_before, not_after, ari_id: None })
+        let ideal = self.lifetime / 3 * 2;
+        let window = (later(not_before, ideal - self.lifetime / 100), later(not_before, ideal + self.lifetime / 100));
+        locked(&self.book).windows.insert(serial, window);
+        let ari_id = self.has_windows.then(|| serial.to_string());
+        Ok(Issued { chain, serial: format!("{serial:x}"), not_before, not_after, ari_id })
     }
 
-    async fn renewal_window(&self, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
-        Ok(None)
+    async fn renewal_window(&self, ari_id: &str) -> Result<Option<RenewalWindow>, IssueError> {
+        self.unless_down()?;
+        let serial: u64 = ari_id.parse().expect("an identifier of ours");
+        let (start, end) = *locked(&self.book).windows.get(&serial).expect("a certificate of ours");
+        Ok(Some(RenewalWindow { start, end, retry_after: Duration::from_secs(6 * 3_600) }))
     }
 }
 
@@ -359,6 +395,8 @@ pub struct Simulation {
     pub workers: Vec<Pipeline>,
     /// Whether the timer ticks.
     pub timer: bool,
+    /// How often.
+    pub tick: Duration,
     api: Api,
     next_tick: Timestamp,
     _folder: TempDir,
@@ -367,6 +405,15 @@ pub struct Simulation {
 impl Simulation {
     /// A simulation whose CA issues for `lifetime`.
     pub async fn new(what: &str, lifetime: Duration) -> Self {
+        Self::build(what, lifetime, false).await
+    }
+
+    /// The same with a CA that offers renewal information.
+    pub async fn with_windows(what: &str, lifetime: Duration) -> Self {
+        Self::build(what, lifetime, true).await
+    }
+
+    async fn build(what: &str, lifetime: Duration, has_windows: bool) -> Self {
         let seed = Chance::seeded(what).bits();
         let folder = TempDir::new().unwrap();
         let clock = Arc::new(HandClock::starting_at(BEGINNING.parse().unwrap()));
@@ -375,7 +422,7 @@ impl Simulation {
         let home = LocalHome::open(config).unwrap();
         home.admit(&key_sha256(KEY), &Caller { role: Role::Operator, tenant: None }).await.unwrap();
         let dns = Arc::new(SimulatedDns::default());
-        let ca = Arc::new(SimulatedCa::new(clock.clone(), SealKeyPair::generate().unwrap().public().clone(), lifetime));
+        let ca = Arc::new(SimulatedCa::new(clock.clone(), SealKeyPair::generate().unwrap().public().clone(), lifetime, has_windows));
         let zone = ZoneSettings {
             zone: Hostname::parse_name("edge.saas.net").unwrap(),
             txt_prefix: "_nameplate".into(),
@@ -401,7 +448,7 @@ impl Simulation {
         let recorder = Arc::new(Recorder { home: home.clone(), passed: Mutex::default() });
         let pipeline = pipeline(&home, &recorder, &dns, &ca, &clock, zone, looks);
         let next_tick = later(clock.now(), TICK);
-        Self { clock, home, dns, ca, recorder, pipeline, workers: Vec::new(), timer: true, api, next_tick, _folder: folder }
+        Self { clock, home, dns, ca, recorder, pipeline, workers: Vec::new(), timer: true, tick: TICK, api, next_tick, _folder: folder }
     }
 
     /// Has so many workers, each holding itself to these limits; the CA holds all of them to its own.
@@ -447,7 +494,7 @@ impl Simulation {
             self.move_to(next);
             if self.timer && self.next_tick <= self.clock.now() {
                 self.pipeline.timer.tick().await.unwrap();
-                self.next_tick = later(self.clock.now(), TICK);
+                self.next_tick = later(self.clock.now(), self.tick);
             }
         }
     }

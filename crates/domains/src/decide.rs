@@ -388,9 +388,11 @@ pub fn record_window(claim: &Claim, window: Option<&RenewalWindow>, now: Timesta
 }
 
 /// Records that asking for the window failed; it is asked again later, and renewal does not depend on it.
-pub fn postpone_window(claim: &Claim, wait: Duration, now: Timestamp) -> Option<Change> {
+/// A CA that names no wait is asked again after a share of the certificate's life, so that a fleet does not ask one that is down each minute.
+pub fn postpone_window(claim: &Claim, wait: Option<Duration>, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
-    let State::Active { renewal, .. } = &mut state else { return None };
+    let State::Active { renewal, certificate, .. } = &mut state else { return None };
+    let wait = wait.unwrap_or_else(|| renewal::window_retry(certificate));
     renewal.window_poll = Some(after(now, wait.max(Duration::from_secs(60))));
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
 }

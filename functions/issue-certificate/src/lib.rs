@@ -194,8 +194,8 @@ impl IssueCertificate {
             Err(error) => {
                 tracing::warn!(%error, "the CA did not tell its renewal window");
                 let wait = match error.disposition() {
-                    domains::Disposition::Retry { after: Some(wait) } => wait,
-                    _ => self.policy.first_retry,
+                    domains::Disposition::Retry { after } => after,
+                    _ => None,
                 };
                 self.record_once(decide::postpone_window(claim, wait, now()), "renewal window unknown").await
             }
