@@ -13,8 +13,7 @@ use crate::{
     Actor, Attempt, CLAIM_SCHEMA, CertificateFacts, Change, Claim, ClaimId, ClaimKey, Disposition, Finding, HistoryEntry, Issuance,
     IssueError, Issued, Judgement, LastLook, LookSchedule, Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication,
     Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate, Suspension, TenantId, claim::after,
-    ledger::Wait,
-    renewal,
+    ledger::Wait, renewal,
 };
 
 pub use suspension::{resume, suspend};

@@ -34,7 +34,6 @@ pub use nudge::{Dispatch, MAX_DELAY, Nudge, Step};
 pub use problem::{Actor, Finding, Problem, ProblemCode};
 pub use route::{dispatches, is_nudged};
 pub use store::{
-    BundleBucket, Caller, Callers, Change, CommitError, Document, Documents, DomainTable, DueEntry, DueIndex, EVENTS_LAG,
-    EventFeed, EventPage, Home, Limits, Listings, MAX_DOCUMENT_BYTES, Marks, ObjectCondition, Page, Put, Role, StepQueue, StoreError,
-    Taken,
+    BundleBucket, Caller, Callers, Change, CommitError, Document, Documents, DomainTable, DueEntry, DueIndex, EVENTS_LAG, EventFeed,
+    EventPage, Home, Limits, Listings, MAX_DOCUMENT_BYTES, Marks, ObjectCondition, Page, Put, Role, StepQueue, StoreError, Taken,
 };

@@ -76,7 +76,8 @@ pub(crate) async fn limits(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
     let tenant = asked.query.tenant(asked.caller)?;
     let named = asked.query.text(Parameter::Hostnames).unwrap_or_default();
     let page = api.listings.claims(tenant.as_ref(), Some(StateName::Issuing), None, SHOWN).await?;
-    let mut names: Vec<Hostname> = named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Hostname::parse_name).collect::<Result<_, _>>()?;
+    let mut names: Vec<Hostname> =
+        named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Hostname::parse_name).collect::<Result<_, _>>()?;
     let mut waiting = Vec::new();
     for claim in page.items {
         let Some(problem) = claim.problem.filter(|problem| matches!(problem.code, ProblemCode::CaQueued | ProblemCode::CaRateLimited))
