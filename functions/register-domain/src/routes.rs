@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     Api, Code, Refusal,
     access::caller,
-    ask, claims, feed,
+    ask, claims, feed, limits,
     operations::{Access, Found, Operation, find},
     parameters::Query,
 };
@@ -68,6 +68,7 @@ pub(crate) async fn route(api: &Api, request: Request<Bytes>) -> Result<Response
         Operation::ResumeDomain => claims::resume(api, &asked).await,
         Operation::ListHistory => feed::history(api, &asked).await,
         Operation::ListEvents => feed::events(api, &asked).await,
+        Operation::ShowLimits => limits::limits(api, &asked).await,
         Operation::ShowAsk => ask::show(api).await,
         Operation::RotateAsk => ask::rotate(api).await,
         Operation::Ask => ask::ask(api, &asked).await,
