@@ -64,6 +64,8 @@ impl Peers {
             ("NAMEPLATE_LISTEN_HTTP".to_owned(), http.to_string()),
             ("NAMEPLATE_LISTEN_ANSWERS".to_owned(), answers.to_string()),
             ("NAMEPLATE_DNS_SERVER".to_owned(), text(&ready, "dns")),
+            // A CA of our own, unless a test holds it to limits.
+            ("NAMEPLATE_ACME_LIMITS".to_owned(), "none".to_owned()),
         ];
         Self { dns: text(&ready, "dns"), dns_admin, ca_control: None, pebble: None, settings, _dns: dns, ca: None }
     }

@@ -5,7 +5,7 @@
 //! months pass in seconds and no test sleeps. The home duplicates, reorders and delays, from the printed seed.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use domains::{
     Answer, Attempt, CaChoice, Caller, Callers, ChainEnd, Claim, ClaimKey, Clock, Dispatch, HandClock, Hostname, HostnamePolicy,
     IssuancePolicy, IssueError, Issued, Issuer, Listings, Look, LookSchedule, LookSubject, Observed, OrderPlan, OwnershipLookup,
-    PreparedKey, RenewalWindow, Role, ServerAnswer, StepQueue, StoreError, Timestamp, ZoneCut, ZoneSettings,
+    PreparedKey, RenewalWindow, Role, ServerAnswer, StepQueue, StoreError, Timestamp, ZoneCut, ZoneSettings, ledger::CaLimits,
 };
 use http::{Method, Request};
 use issue_certificate::IssueCertificate;
@@ -116,28 +116,81 @@ pub struct SimulatedCa {
     seal_key: bundles::SealPublicKey,
     /// How long a certificate is valid.
     pub lifetime: Duration,
+    /// Whether it offers renewal information.
+    pub has_windows: bool,
     book: Mutex<Book>,
+    /// The limits it holds us to, counted by the local CA's own book.
+    limits: Mutex<(dev_ca::Limits, dev_ca::LimitBook)>,
 }
 
 #[derive(Default)]
 struct Book {
+    refused: Vec<String>,
+    unprovable: BTreeSet<String>,
+    crash_percent: u64,
+    throttle_percent: u64,
+    asked: u64,
+    windows: BTreeMap<u64, (Timestamp, Timestamp)>,
+    crashes: u64,
+    crashed: BTreeSet<u64>,
+    open: BTreeMap<String, u64>,
     orders: u64,
     issued: BTreeMap<String, Vec<(Timestamp, Timestamp)>>,
     is_down: bool,
 }
 
 impl SimulatedCa {
-    fn new(clock: Arc<HandClock>, seal_key: bundles::SealPublicKey, lifetime: Duration) -> Self {
+    fn new(clock: Arc<HandClock>, seal_key: bundles::SealPublicKey, lifetime: Duration, has_windows: bool) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "Simulated Root");
         let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { clock, root, seal_key, lifetime, book: Mutex::default() }
+        Self { clock, root, seal_key, lifetime, has_windows, book: Mutex::default(), limits: Mutex::default() }
     }
 
     /// Takes the CA down, or up again.
     pub fn set_down(&self, is_down: bool) {
         locked(&self.book).is_down = is_down;
+    }
+
+    /// Holds orders to limits from now on.
+    pub fn hold_to(&self, limits: dev_ca::Limits) {
+        locked(&self.limits).0 = limits;
+    }
+
+    /// What its limits refused so far, in its words.
+    pub fn refused(&self) -> Vec<String> {
+        locked(&self.book).refused.clone()
+    }
+
+    /// Never can prove this name from now on.
+    pub fn fail(&self, hostname: &str) {
+        locked(&self.book).unprovable.insert(hostname.to_owned());
+    }
+
+    /// Of 100 orders, how many end their worker before it hears that the order was made.
+    pub fn crash(&self, percent: u64) {
+        locked(&self.book).crash_percent = percent;
+    }
+
+    /// Of 100 requests, how many it answers with 503 and a wait.
+    pub fn throttle(&self, percent: u64) {
+        locked(&self.book).throttle_percent = percent;
+    }
+
+    /// Wants every certificate of now to be renewed at once, by its renewal information.
+    pub fn renew_everything(&self) {
+        let now = self.clock.now();
+        let past = |hours: u64| now.checked_sub(Duration::from_secs(hours * 3_600)).expect("a time within the simulation");
+        let mut book = locked(&self.book);
+        for window in book.windows.values_mut() {
+            *window = (past(2), past(1));
+        }
+    }
+
+    /// How many workers it ended.
+    pub fn crashes(&self) -> u64 {
+        locked(&self.book).crashes
     }
 
     /// When each certificate of each name was issued and when it ends, oldest first.
@@ -152,7 +205,16 @@ impl SimulatedCa {
 
     fn unless_down(&self) -> Result<(), IssueError> {
         let down = || IssueError::Unavailable { retry_after: None, detail: "503 from a CA that is down".into() };
-        if locked(&self.book).is_down { Err(down()) } else { Ok(()) }
+        let mut book = locked(&self.book);
+        if book.is_down {
+            return Err(down());
+        }
+        book.asked += 1;
+        // A prime stride, so that no name meets it each time.
+        if (book.asked * 37) % 100 < book.throttle_percent {
+            return Err(IssueError::Unavailable { retry_after: Some(Duration::from_secs(20)), detail: "503: service busy".into() });
+        }
+        Ok(())
     }
 
     fn sign(&self, attempt: &Attempt, not_before: Timestamp, not_after: Timestamp, serial: u64) -> String {
@@ -180,23 +242,66 @@ impl Issuer for SimulatedCa {
 
     async fn order(&self, hostname: &Hostname, _: &OrderPlan) -> Result<String, IssueError> {
         self.unless_down()?;
+        let names = [hostname.to_string()];
+        let judged = {
+            let (limits, used) = &mut *locked(&self.limits);
+            used.order(limits, "ours", &names, false, self.clock.now())
+        };
         let mut book = locked(&self.book);
-        book.orders += 1;
-        Ok(format!("https://ca.simulated.test/order/{hostname}/{}", book.orders))
+        if let Err(refused) = judged {
+            book.refused.push(refused.detail.clone());
+            return Err(IssueError::RateLimited { retry_after: refused.retry_after, detail: refused.detail });
+        }
+        // An order that is open is given out again.
+        let number = match book.open.get(&names[0]) {
+            Some(number) => *number,
+            None => {
+                book.orders += 1;
+                let number = book.orders;
+                book.open.insert(names[0].clone(), number);
+                number
+            }
+        };
+        if number % 100 < book.crash_percent && book.crashed.insert(number) {
+            book.crashes += 1;
+            drop(book);
+            // As a panic, but without its noise.
+            std::panic::resume_unwind(Box::new("the worker ends here"));
+        }
+        Ok(format!("https://ca.simulated.test/order/{hostname}/{number}"))
     }
 
     async fn complete(&self, hostname: &Hostname, order_url: &str, attempt: &Attempt) -> Result<Issued, IssueError> {
         self.unless_down()?;
         let serial: u64 = order_url.rsplit('/').next().and_then(|number| number.parse().ok()).expect("an order of ours");
+        locked(&self.book).open.remove(hostname.as_str());
+        let is_shown = !locked(&self.book).unprovable.contains(hostname.as_str());
+        {
+            let (limits, used) = &mut *locked(&self.limits);
+            used.proved(limits, "ours", hostname.base(), is_shown, self.clock.now());
+            if is_shown {
+                used.issued(limits, &[hostname.to_string()], false, self.clock.now());
+            }
+        }
+        if !is_shown {
+            return Err(IssueError::ChallengeFailed { detail: "nobody answers there".into() });
+        }
         let not_before = Timestamp::from_second(self.clock.now().as_second()).expect("now");
         let not_after = later(not_before, self.lifetime);
         let chain = self.sign(attempt, not_before, not_after, serial);
         locked(&self.book).issued.entry(hostname.to_string()).or_default().push((not_before, not_after));
-        Ok(Issued { chain, serial: format!("{serial:x}"), not_before, not_after, ari_id: None })
+        let ideal = self.lifetime / 3 * 2;
+        let window = (later(not_before, ideal - self.lifetime / 100), later(not_before, ideal + self.lifetime / 100));
+        locked(&self.book).windows.insert(serial, window);
+        let ari_id = self.has_windows.then(|| serial.to_string());
+        Ok(Issued { chain, serial: format!("{serial:x}"), not_before, not_after, ari_id })
     }
 
-    async fn renewal_window(&self, _: CaChoice, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
-        Ok(None)
+    async fn renewal_window(&self, _: CaChoice, ari_id: &str) -> Result<Option<RenewalWindow>, IssueError> {
+        self.unless_down()?;
+        let serial: u64 = ari_id.parse().expect("an identifier of ours");
+        let (start, end) = *locked(&self.book).windows.get(&serial).expect("a certificate of ours");
+        Ok(Some(RenewalWindow { start, end, retry_after: Duration::from_secs(6 * 3_600) }))
     }
 }
 
@@ -288,8 +393,12 @@ pub struct Simulation {
     pub recorder: Arc<Recorder>,
     /// The functions.
     pub pipeline: Pipeline,
+    /// More workers beside it, over the same home.
+    pub workers: Vec<Pipeline>,
     /// Whether the timer ticks.
     pub timer: bool,
+    /// How often.
+    pub tick: Duration,
     api: Api,
     next_tick: Timestamp,
     _folder: TempDir,
@@ -298,6 +407,15 @@ pub struct Simulation {
 impl Simulation {
     /// A simulation whose CA issues for `lifetime`.
     pub async fn new(what: &str, lifetime: Duration) -> Self {
+        Self::build(what, lifetime, false).await
+    }
+
+    /// The same with a CA that offers renewal information.
+    pub async fn with_windows(what: &str, lifetime: Duration) -> Self {
+        Self::build(what, lifetime, true).await
+    }
+
+    async fn build(what: &str, lifetime: Duration, has_windows: bool) -> Self {
         let seed = Chance::seeded(what).bits();
         let folder = TempDir::new().unwrap();
         let clock = Arc::new(HandClock::starting_at(BEGINNING.parse().unwrap()));
@@ -306,7 +424,7 @@ impl Simulation {
         let home = LocalHome::open(config).unwrap();
         home.admit(&key_sha256(KEY), &Caller { role: Role::Operator, tenant: None }).await.unwrap();
         let dns = Arc::new(SimulatedDns::default());
-        let ca = Arc::new(SimulatedCa::new(clock.clone(), SealKeyPair::generate().unwrap().public().clone(), lifetime));
+        let ca = Arc::new(SimulatedCa::new(clock.clone(), SealKeyPair::generate().unwrap().public().clone(), lifetime, has_windows));
         let zone = ZoneSettings {
             zone: Hostname::parse_name("edge.saas.net").unwrap(),
             txt_prefix: "_nameplate".into(),
@@ -321,6 +439,7 @@ impl Simulation {
             documents: Arc::new(home.clone()),
             callers: Arc::new(home.clone()),
             limits: Arc::new(home.clone()),
+            ca_limits: vec![CaLimits::none("ca.simulated.test")],
             policy: HostnamePolicy::default(),
             zone: zone.clone(),
             looks,
@@ -332,7 +451,18 @@ impl Simulation {
         let recorder = Arc::new(Recorder { home: home.clone(), passed: Mutex::default() });
         let pipeline = pipeline(&home, &recorder, &dns, &ca, &clock, zone, looks);
         let next_tick = later(clock.now(), TICK);
-        Self { clock, home, dns, ca, recorder, pipeline, timer: true, api, next_tick, _folder: folder }
+        Self { clock, home, dns, ca, recorder, pipeline, workers: Vec::new(), timer: true, tick: TICK, api, next_tick, _folder: folder }
+    }
+
+    /// Has so many workers, each holding itself to these limits; the CA holds all of them to its own.
+    pub fn work_under(&mut self, limits: &CaLimits, workers: usize) {
+        let zone = self.pipeline.verify.zone.clone();
+        let another = || pipeline(&self.home, &self.recorder, &self.dns, &self.ca, &self.clock, zone.clone(), LookSchedule::default());
+        self.workers = std::iter::repeat_with(another).take(workers.saturating_sub(1)).collect();
+        for worker in std::iter::once(&mut self.pipeline).chain(&mut self.workers) {
+            worker.issue.ca_limits = limits.clone();
+        }
+        self.api.ca_limits = vec![limits.clone()];
     }
 
     /// Asks the API as the operator.
@@ -355,7 +485,8 @@ impl Simulation {
     /// Lets time pass until `end`: everything that is visible is taken, then the clock goes to the next thing that is due.
     pub async fn run_until(&mut self, end: Timestamp) {
         loop {
-            self.pipeline.settle().await.unwrap();
+            let workers = std::iter::once(&self.pipeline).chain(&self.workers);
+            futures_util::future::try_join_all(workers.map(Pipeline::settle)).await.unwrap();
             let delivery = self.home.next_delivery().await.unwrap();
             let tick = self.timer.then_some(self.next_tick);
             let next = [delivery, tick].into_iter().flatten().min().filter(|next| *next <= end);
@@ -366,7 +497,7 @@ impl Simulation {
             self.move_to(next);
             if self.timer && self.next_tick <= self.clock.now() {
                 self.pipeline.timer.tick().await.unwrap();
-                self.next_tick = later(self.clock.now(), TICK);
+                self.next_tick = later(self.clock.now(), self.tick);
             }
         }
     }
@@ -421,6 +552,9 @@ fn pipeline(
             zone,
             looks,
             policy: IssuancePolicy::default(),
+            limits: home(),
+            ca_limits: CaLimits::none("ca.simulated.test"),
+            second_ca_limits: None,
             clock: clock.clone(),
         },
         publish: Arc::new(PublishSite { table: home(), bucket: home(), clock: clock.clone() }),

@@ -18,7 +18,7 @@ const RECOVERED: Duration = Duration::from_secs(90);
 
 /// The named moments at which a build with failpoints ends itself.
 const CRASH_POINTS: &[&str] =
-    &["issue.order_answered", "issue.finalize_sent", "issue.chain_fetched", "publish.bundle_put", "publish.index_put"];
+    &["issue.reserved", "issue.order_answered", "issue.finalize_sent", "issue.chain_fetched", "publish.bundle_put", "publish.index_put"];
 
 fn names(from: usize, to: usize) -> Vec<String> {
     (from..to).map(|n| format!("shop{n}.brand.test")).collect()

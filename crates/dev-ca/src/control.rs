@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ca::Ca;
 use crate::durations::as_words;
+use crate::limits::Limits;
 use crate::lock;
 use crate::orders::{Counters, Profile, Window};
 
@@ -337,6 +338,21 @@ impl Control {
 
     pub(crate) fn change(&self, change: &SettingsChange) {
         self.ca.change_settings(change);
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        lock(&self.ca.book).limits.clone()
+    }
+
+    /// Holds orders to these limits from now on; what was used before counts.
+    pub fn set_limits(&self, limits: Limits) {
+        lock(&self.ca.book).limits = limits;
+    }
+
+    /// Ends the pause of a name; returns for how many accounts it was counted.
+    pub fn unpause(&self, name: &str) -> usize {
+        lock(&self.ca.book).used.unpause(name)
     }
 
     /// Tells clients to renew the chosen certificates within `window`; returns how many those are.

@@ -48,6 +48,12 @@ struct WindowChange {
     now: bool,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unpause {
+    name: String,
+}
+
 fn answer(control: &Control, request: &Request<Bytes>) -> Result<Response<Full<Bytes>>, Problem> {
     let body = request.body();
     match (request.uri().path(), request.method()) {
@@ -71,6 +77,15 @@ fn answer(control: &Control, request: &Request<Bytes>) -> Result<Response<Full<B
             control.change(&parse::<SettingsChange>(body)?);
             Ok(json_response(&control.settings()))
         }
+        ("/limits", &Method::GET) => Ok(json_response(&control.limits())),
+        ("/limits", &Method::PUT) => {
+            control.set_limits(parse(body)?);
+            Ok(json_response(&control.limits()))
+        }
+        ("/unpause", &Method::POST) => {
+            let Unpause { name } = parse(body)?;
+            Ok(json_response(&json!({ "accounts": control.unpause(&name) })))
+        }
         ("/renewal-windows", &Method::PUT) => {
             let change: WindowChange = parse(body)?;
             let certificates = match (change.window, change.now) {
@@ -81,12 +96,12 @@ fn answer(control: &Control, request: &Request<Bytes>) -> Result<Response<Full<B
             Ok(json_response(&json!({ "certificates": certificates })))
         }
         ("/renewal-windows", &Method::DELETE) => Ok(json_response(&json!({ "certificates": control.reset_window(&Chosen::All) }))),
-        (path @ ("/counters" | "/certificates" | "/faults" | "/settings" | "/renewal-windows"), method) => {
+        (path @ ("/counters" | "/certificates" | "/faults" | "/settings" | "/limits" | "/unpause" | "/renewal-windows"), method) => {
             Err(Problem::new(Kind::MethodNotAllowed, format!("{method} is not understood at {path}")))
         }
-        (path, _) => {
-            Err(Problem::not_found(format!("there is no {path}; try /counters, /certificates, /faults, /settings or /renewal-windows")))
-        }
+        (path, _) => Err(Problem::not_found(format!(
+            "there is no {path}; try /counters, /certificates, /faults, /settings, /limits, /unpause or /renewal-windows"
+        ))),
     }
 }
 

@@ -21,6 +21,7 @@ mod control_http;
 mod durations;
 mod files;
 mod jws;
+mod limits;
 mod names;
 mod nonces;
 mod orders;
@@ -49,6 +50,7 @@ pub use authority::AuthorityError;
 pub use control::{Answer, CertificateRecord, Chosen, Control, Endpoint, Fault, Settings};
 pub use durations::{DurationError, parse_duration};
 pub use files::FileError;
+pub use limits::{Limit, LimitBook, Limits, Refused};
 pub use orders::{Counters, Profile, Window};
 
 use crate::accounts::Accounts;
@@ -56,6 +58,7 @@ use crate::authority::Authority;
 use crate::ca::{Ca, sensible_lifetime};
 use crate::control_http::ControlHttp;
 use crate::files::Claim;
+use crate::orders::Book;
 use crate::protocol::Acme;
 use crate::server::Server;
 use crate::validation::Validator;
@@ -94,6 +97,8 @@ pub struct Config {
     pub finalize_delay: Duration,
     /// How long a proof is good for further orders; zero asks for a new one each time.
     pub authorization_reuse: Duration,
+    /// The limits that orders are held to; none unless said otherwise.
+    pub limits: Limits,
     /// The time.
     pub clock: Clock,
 }
@@ -111,6 +116,7 @@ impl Default for Config {
             bad_nonce_percent: 0,
             finalize_delay: Duration::ZERO,
             authorization_reuse: Duration::ZERO,
+            limits: Limits::default(),
             clock: system_clock(),
         }
     }
@@ -129,6 +135,7 @@ impl std::fmt::Debug for Config {
             .field("bad_nonce_percent", &self.bad_nonce_percent)
             .field("finalize_delay", &self.finalize_delay)
             .field("authorization_reuse", &self.authorization_reuse)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }
@@ -220,7 +227,7 @@ impl DevCa {
             authority,
             accounts,
             validator,
-            book: Mutex::default(),
+            book: Mutex::new(Book::held_to(config.limits)),
             faults: Mutex::default(),
             nonces: Mutex::default(),
             settings: Mutex::new(Settings {

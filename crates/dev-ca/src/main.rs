@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use dev_ca::{Config, DevCa, Error, parse_duration};
+use dev_ca::{Config, DevCa, Error, Limits, parse_duration};
 use tracing_subscriber::EnvFilter;
 
 /// A small ACME certificate authority for one machine.
@@ -47,6 +47,19 @@ struct Flags {
     /// How long a proof is good for further orders, such as 7h
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     authorization_reuse: Duration,
+    /// Hold orders to limits
+    #[arg(long, value_name = "CA", default_value = "none")]
+    limits: LimitsOf,
+    /// How many times faster than published those limits' time runs
+    #[arg(long, value_name = "TIMES", default_value_t = 1)]
+    limits_scale: u32,
+}
+
+/// Whose limits.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LimitsOf {
+    None,
+    LetsEncrypt,
 }
 
 #[tokio::main]
@@ -82,6 +95,10 @@ async fn run(flags: Flags) -> Result<(), Error> {
         bad_nonce_percent: flags.bad_nonce_percent,
         finalize_delay: flags.finalize_delay,
         authorization_reuse: flags.authorization_reuse,
+        limits: match flags.limits {
+            LimitsOf::None => Limits::default(),
+            LimitsOf::LetsEncrypt => Limits::lets_encrypt(flags.limits_scale),
+        },
         ..Config::default()
     })
     .await?;

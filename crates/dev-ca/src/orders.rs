@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::Issued;
+use crate::limits::{LimitBook, Limits};
 use crate::names::without_wildcard;
 use crate::problem::{Kind, Problem};
 
@@ -182,6 +183,8 @@ pub(crate) struct Order {
     pub(crate) replaces: Option<String>,
     pub(crate) authorizations: Vec<String>,
     pub(crate) expires: Timestamp,
+    /// Whether it replaces a certificate inside its window, which no limit counts.
+    is_exempt: bool,
     progress: Progress,
 }
 
@@ -297,6 +300,9 @@ pub struct Counters {
     pub validation_failures: u64,
     /// Certificates revoked.
     pub revocations: u64,
+    /// How often a limit refused an order; faults that were set on purpose do not count.
+    #[serde(default)]
+    pub rate_limited: u64,
 }
 
 type OrderKey = (String, Vec<String>, Profile);
@@ -312,10 +318,18 @@ pub(crate) struct Book {
     /// The newest authorization of each account and ordered name (with its wildcard) that became valid.
     proved: HashMap<(String, String), String>,
     orders_of: HashMap<String, Vec<String>>,
+    /// The limits in force, none unless they were asked for.
+    pub(crate) limits: Limits,
+    pub(crate) used: LimitBook,
     pub(crate) counters: Counters,
 }
 
 impl Book {
+    /// An empty book whose orders are held to these limits.
+    pub(crate) fn held_to(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     pub(crate) fn order(&self, id: &str) -> Option<&Order> {
         self.orders.get(id)
     }
@@ -367,6 +381,14 @@ impl Book {
         if let Some(replaced) = &wish.replaces {
             self.check_replacement(&wish, replaced, now)?;
         }
+        // Inside the window only, as in Boulder; a renewal outside of it counts as one without ARI.
+        let is_exempt = wish.replaces.as_ref().and_then(|replaced| self.certificates.get(&replaced.serial)).is_some_and(|certificate| {
+            let window = certificate.window(now);
+            (window.start..=window.end).contains(&now) || certificate.revoked
+        });
+        let granted = self.used.order(&self.limits, &wish.account, &wish.names, is_exempt, now);
+        self.counters.rate_limited += u64::from(granted.is_err());
+        granted?;
         let key: OrderKey = (wish.account.clone(), wish.names.clone(), wish.profile.unwrap_or_default());
         if wish.replaces.is_none()
             && let Some(order) = self.newest.get(&key).and_then(|id| self.orders.get(id))
@@ -399,6 +421,7 @@ impl Book {
             replaces: wish.replaces.as_ref().map(|replaced| replaced.identifier.clone()),
             authorizations,
             expires: first_to_expire.unwrap_or(Timestamp::MAX).min(later(now, ORDER_LIFETIME)),
+            is_exempt,
             progress: Progress::Open,
         };
         if let Some(certificate) = wish.replaces.and_then(|replaced| self.certificates.get_mut(&replaced.serial)) {
@@ -486,6 +509,7 @@ impl Book {
         let Some(challenge) = authorization.challenges.iter_mut().find(|challenge| challenge.kind == tried.kind) else {
             return;
         };
+        self.used.proved(&self.limits, &authorization.account, &authorization.name, result.is_ok(), now);
         match result {
             Ok(()) => {
                 challenge.state = ChallengeState::Valid { at: now };
@@ -539,6 +563,7 @@ impl Book {
             Ok(issued) => {
                 self.counters.finalized_orders += 1;
                 count(&mut self.counters.finalizes_by_name, &order.names);
+                self.used.issued(&self.limits, &order.names, order.is_exempt, issued.not_before);
                 order.progress = Progress::Issued { serial: issued.serial.clone() };
                 let certificate = Certificate {
                     account: order.account.clone(),

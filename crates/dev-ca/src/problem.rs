@@ -3,11 +3,15 @@
 //! Arrives: whatever a handler found wrong. Leaves: an RFC 7807 document with a type of RFC 8555, section 6.7, and the status that goes with
 //! it. Goes wrong: nothing; a problem is a value.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+
+use crate::limits::Refused;
 
 /// What every ACME error type starts with. Source: RFC 8555, section 6.7 (read 2026-11).
 pub(crate) const NAMESPACE: &str = "urn:ietf:params:acme:error:";
@@ -23,6 +27,8 @@ pub(crate) struct Problem {
     algorithms: Option<&'static [&'static str]>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subproblems: Vec<Subproblem>,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
 }
 
 /// What is wrong with one identifier of several.
@@ -60,6 +66,7 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     NotFound,
     OrderNotReady,
+    RateLimited,
     RejectedIdentifier,
     ServerInternal,
     TooLarge,
@@ -87,6 +94,7 @@ impl Kind {
             Self::InvalidProfile => "invalidProfile",
             Self::Malformed | Self::MethodNotAllowed | Self::NotFound | Self::TooLarge | Self::UnsupportedMediaType => "malformed",
             Self::OrderNotReady => "orderNotReady",
+            Self::RateLimited => "rateLimited",
             Self::RejectedIdentifier => "rejectedIdentifier",
             Self::ServerInternal => "serverInternal",
             Self::Unauthorized => "unauthorized",
@@ -103,6 +111,7 @@ impl Kind {
             Self::AlreadyReplaced => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::RateLimited => 429,
             Self::ServerInternal => 500,
             _ => 400,
         }
@@ -117,13 +126,14 @@ impl Problem {
             status: kind.status(),
             algorithms: None,
             subproblems: Vec::new(),
+            retry_after: None,
         }
     }
 
     /// Builds a problem that a test scripted, whose type may be any word.
     pub(crate) fn scripted(kind: &str, detail: String, status: u16) -> Self {
         let kind = if kind.starts_with("urn:") { kind.to_owned() } else { format!("{NAMESPACE}{kind}") };
-        Self { kind, detail, status, algorithms: None, subproblems: Vec::new() }
+        Self { kind, detail, status, algorithms: None, subproblems: Vec::new(), retry_after: None }
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
@@ -163,6 +173,11 @@ impl Problem {
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up: who waits as told is served.
+            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+        }
         response
     }
 
@@ -174,5 +189,11 @@ impl Problem {
     /// The type's last word, for logs.
     pub(crate) fn short_type(&self) -> &str {
         self.kind.strip_prefix(NAMESPACE).unwrap_or(&self.kind)
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        Self { retry_after: refused.retry_after, ..Self::new(Kind::RateLimited, refused.detail) }
     }
 }

@@ -166,6 +166,9 @@ pub struct Issuance {
     /// The CA that the next order goes to.
     #[serde(default)]
     pub ca: CaChoice,
+    /// Of these, how often in a row it was this name that the CA refused.
+    #[serde(default)]
+    pub name_failures: u32,
 }
 
 /// One order at one CA.

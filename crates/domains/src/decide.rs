@@ -13,7 +13,7 @@ use crate::{
     Actor, Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, ChallengeWay, Change, Claim, ClaimId, ClaimKey, Delegation, Disposition,
     Finding, HistoryEntry, Issuance, IssueError, Issued, Judgement, LastLook, LookSchedule, OrderPlan, Owner, OwnershipToken, PreparedKey,
     Problem, ProblemCode, Proof, Publication, Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate,
-    Suspension, TenantId, ZoneSettings, claim::after, renewal,
+    Suspension, TenantId, ZoneSettings, claim::after, ledger::Wait, renewal,
 };
 
 pub use suspension::{resume, suspend};
@@ -23,7 +23,8 @@ pub use suspension::{resume, suspend};
 pub struct IssuancePolicy {
     /// The lease a worker takes on an order; longer than a step may run.
     pub lease: Duration,
-    /// The wait after the first failure; each further one triples it.
+    /// The wait after the first failure; each further one triples it. After a name's third refusal in a row it is ten times, then a hundred
+    /// times this.
     pub first_retry: Duration,
     /// The longest wait between attempts.
     pub retry_cap: Duration,
@@ -91,6 +92,14 @@ fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
+/// After so many refusals of one name in a row nothing more is ordered until a person asks: no CA must have to stop us.
+///
+/// Source: Let's Encrypt pauses a name after 1,152 failures in a row (letsencrypt.org/docs/rate-limits, read 2026-11).
+pub const SUSPENDED_AFTER: u32 = 20;
+
+/// When a suspended issuance looks again, which is never; every claim that is not over has a next look.
+const SUSPENDED_FOR: Duration = Duration::from_secs(3650 * 86_400);
+
 impl Default for IssuancePolicy {
     fn default() -> Self {
         Self {
@@ -103,6 +112,19 @@ impl Default for IssuancePolicy {
 }
 
 impl IssuancePolicy {
+    /// The waits between orders for a name that the CA refuses: three in an hour, then minutes, hours, a day.
+    ///
+    /// Source: Let's Encrypt's integration guide: one minute, ten, a hundred, then daily (read 2026-11).
+    fn name_backoff(&self, name_failures: u32) -> Duration {
+        let factor = match name_failures {
+            0..=2 => 1,
+            3 => 10,
+            4 => 100,
+            _ => return self.retry_cap,
+        };
+        self.first_retry.saturating_mul(factor).min(self.retry_cap)
+    }
+
     fn backoff(&self, failures: u32) -> Duration {
         let factor = 3u32.saturating_pow(failures.saturating_sub(1).min(16));
         self.first_retry.saturating_mul(factor).min(self.retry_cap)
@@ -152,7 +174,12 @@ pub fn look_now(claim: &Claim, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
     match &mut state {
         State::AwaitingProof { next_look, .. } | State::AwaitingRouting { next_look, .. } => *next_look = now,
-        State::Active { health_look, .. } => *health_look = now,
+        State::Active { health_look, renewal, .. } => {
+            *health_look = now;
+            if is_suspended(claim) {
+                renewal.issuance.next_look = now;
+            }
+        }
         State::Issuing { issuance, .. } if issuance.attempt.is_none() => issuance.next_look = now,
         State::Issuing { .. } | State::Removing { .. } | State::Removed { .. } => return None,
     }
@@ -363,7 +390,7 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         renewal: Renewal {
             due_at,
             window_poll: facts.ari_id.as_ref().map(|_| renewal::first_window_poll(&facts, now)),
-            issuance: Issuance { next_look: due_at, attempt: None, failures: 0, ca: CaChoice::First },
+            issuance: Issuance { next_look: due_at, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First },
         },
         certificate: facts,
         renewed: before.is_some(),
@@ -379,6 +406,49 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
     Some(change)
 }
 
+/// Records that the order waits for its turn: who gives it, and when. Nothing failed.
+pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, now: Timestamp) -> Option<Change> {
+    let mut state = claim.state.clone();
+    let issuance = issuance_mut(&mut state)?;
+    let next_look = wait.until.max(after(now, Duration::from_millis(1)));
+    issuance.next_look = next_look;
+    let finding = Finding {
+        code: if wait.paused_for.is_some() { ProblemCode::CaRateLimited } else { ProblemCode::CaQueued },
+        actor: Actor::Nameplate,
+        action: format!("Nothing; the order is made at {next_look}, as soon as the CA's limit allows."),
+        about: format!("certificate for {}", claim.key.hostname),
+        expected: format!("a free place under the limit of {limit}"),
+        saw: match &wait.paused_for {
+            Some(words) => format!("the CA asks to wait: {words}"),
+            None => "none is free, and others wait for theirs".to_owned(),
+        },
+    };
+    let problem = finding.into_problem(claim.problem.as_ref(), now, next_look);
+    Some(rewrite(claim, state, Some(problem), claim.last_look.clone(), now, None))
+}
+
+/// Whether nothing is ordered for this claim until a person asks for a check.
+fn is_suspended(claim: &Claim) -> bool {
+    claim.problem.as_ref().is_some_and(|problem| matches!(problem.code, ProblemCode::CaSuspended | ProblemCode::CaPaused))
+}
+
+/// The last refusal of a name that was refused very often.
+fn suspended(claim: &Claim, error: &IssueError, way: &ChallengeWay) -> Finding {
+    let hostname = &claim.key.hostname;
+    let told = error.finding(hostname, way);
+    Finding {
+        code: ProblemCode::CaSuspended,
+        actor: told.as_ref().map_or(Actor::Operator, |finding| finding.actor),
+        action: format!(
+            "{} Then ask for a check of {hostname}: nothing is ordered before.",
+            told.map_or_else(String::new, |finding| finding.action)
+        ),
+        about: format!("certificate for {hostname}"),
+        expected: "a certificate".to_owned(),
+        saw: format!("{SUSPENDED_AFTER} refusals in a row, the last: {error}"),
+    }
+}
+
 /// Records that no certificate came: what people are told, and when it is tried again. The state stays what it is.
 pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
@@ -391,6 +461,11 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     if !waiting_on_ca {
         issuance.failures = issuance.failures.saturating_add(1);
     }
+    if error.is_about_the_name() {
+        issuance.name_failures = issuance.name_failures.saturating_add(1);
+    }
+    let is_paused = matches!(error, IssueError::Paused { .. });
+    let is_suspended = error.is_about_the_name() && issuance.name_failures >= SUSPENDED_AFTER;
     // The order stays where it is; the next one is made elsewhere.
     if turns || !error.keeps_the_order() {
         issuance.attempt = None;
@@ -400,13 +475,16 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
         _ if turns && next_ca == CaChoice::Second => Duration::ZERO,
         Disposition::Retry { after: Some(wait) } => wait,
         Disposition::Retry { after: None } if waiting_on_ca => policy.first_retry.min(Duration::from_secs(5)),
-        Disposition::Retry { after: None } | Disposition::AskCustomer => policy.backoff(issuance.failures),
+        Disposition::AskCustomer => policy.name_backoff(issuance.name_failures),
+        Disposition::Retry { after: None } => policy.backoff(issuance.failures),
         Disposition::GiveUp | Disposition::Defect => policy.backoff(issuance.failures).max(policy.retry_cap / 24),
     };
     // A CA that says "at once" must not make us busy.
-    let next_look = after(now, wait.max(Duration::from_secs(1)).min(policy.retry_cap.max(Duration::from_secs(1))));
+    let wait = wait.max(Duration::from_secs(1)).min(policy.retry_cap.max(Duration::from_secs(1)));
+    let next_look = after(now, if is_paused || is_suspended { SUSPENDED_FOR } else { wait });
     issuance.next_look = next_look;
-    let problem = match error.finding(&claim.key.hostname, &way) {
+    let finding = if is_suspended && !is_paused { Some(suspended(claim, error, &way)) } else { error.finding(&claim.key.hostname, &way) };
+    let problem = match finding {
         Some(finding) => Some(finding.into_problem(claim.problem.as_ref(), now, next_look)),
         None => claim.problem.clone(),
     };
@@ -447,9 +525,11 @@ pub fn record_window(claim: &Claim, window: Option<&RenewalWindow>, now: Timesta
 }
 
 /// Records that asking for the window failed; it is asked again later, and renewal does not depend on it.
-pub fn postpone_window(claim: &Claim, wait: Duration, now: Timestamp) -> Option<Change> {
+/// A CA that names no wait is asked again after a share of the certificate's life, so that a fleet does not ask one that is down each minute.
+pub fn postpone_window(claim: &Claim, wait: Option<Duration>, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
-    let State::Active { renewal, .. } = &mut state else { return None };
+    let State::Active { renewal, certificate, .. } = &mut state else { return None };
+    let wait = wait.unwrap_or_else(|| renewal::window_retry(certificate));
     renewal.window_poll = Some(after(now, wait.max(Duration::from_secs(60))));
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
 }
@@ -487,7 +567,8 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
 /// Proved and routed: the order comes at once, unless the look saw what would make the CA refuse.
 fn ready_to_issue(claim: &Claim, proof: Proof, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> (State, Option<Problem>) {
     let next_look = if judgement.may_order() { now } else { looks.next_look(now, now) };
-    let state = State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0, ca: CaChoice::First } };
+    let state =
+        State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First } };
     let told = judgement.obstacle.clone().or_else(|| judgement.advice.clone());
     (state, dated(told, claim, now, next_look))
 }
@@ -764,7 +845,7 @@ mod tests {
         let plan = OrderPlan { challenge, replaces: None, ca };
         let attempt =
             Attempt { started_at: at(0), csr: String::new(), sealed_key: String::new(), spki_sha256: String::new(), order_url: None, plan };
-        let issuance = Issuance { next_look: at(0), attempt: Some(attempt), failures: 0, ca };
+        let issuance = Issuance { next_look: at(0), attempt: Some(attempt), failures: 0, name_failures: 0, ca };
         let state = match renews {
             None => State::Issuing { proof: Proof::RoutingRecord, issuance },
             Some(hours_left) => State::Active {

@@ -87,6 +87,12 @@ pub enum IssueError {
         /// The CA's words.
         detail: String,
     },
+    /// The CA stopped serving this name for our account until somebody visits the page that its words name.
+    #[error("the CA paused this name: {detail}")]
+    Paused {
+        /// The CA's words.
+        detail: String,
+    },
     /// The CA cannot be reached, or fails on its side.
     #[error("the CA is unavailable: {detail}")]
     Unavailable {
@@ -148,7 +154,7 @@ impl IssueError {
             }
             Self::OrderDead { .. } => Disposition::Retry { after: None },
             Self::ChallengeFailed { .. } | Self::DnsFailed { .. } | Self::CaaForbids { .. } => Disposition::AskCustomer,
-            Self::RejectedIdentifier { .. } => Disposition::GiveUp,
+            Self::RejectedIdentifier { .. } | Self::Paused { .. } => Disposition::GiveUp,
             Self::AccountRefused { .. } | Self::Refused { .. } | Self::WrongCertificate { .. } => Disposition::Defect,
         }
     }
@@ -158,10 +164,29 @@ impl IssueError {
         match self {
             Self::NotYet { .. } | Self::RateLimited { .. } | Self::Unavailable { .. } | Self::AccountRefused { .. } => true,
             Self::OrderDead { .. }
+            | Self::Paused { .. }
             | Self::ChallengeFailed { .. }
             | Self::DnsFailed { .. }
             | Self::CaaForbids { .. }
             | Self::RejectedIdentifier { .. }
+            | Self::Refused { .. }
+            | Self::WrongCertificate { .. } => false,
+        }
+    }
+
+    /// Whether it is this name that the CA refuses, rather than all of us or nobody: only that counts towards suspending the name.
+    pub fn is_about_the_name(&self) -> bool {
+        match self {
+            Self::ChallengeFailed { .. }
+            | Self::DnsFailed { .. }
+            | Self::CaaForbids { .. }
+            | Self::RejectedIdentifier { .. }
+            | Self::Paused { .. } => true,
+            Self::NotYet { .. }
+            | Self::OrderDead { .. }
+            | Self::RateLimited { .. }
+            | Self::Unavailable { .. }
+            | Self::AccountRefused { .. }
             | Self::Refused { .. }
             | Self::WrongCertificate { .. } => false,
         }
@@ -175,6 +200,11 @@ impl IssueError {
             Self::RateLimited { .. } => {
                 (ProblemCode::CaRateLimited, Actor::Nameplate, "Nothing; the order waits for the CA's limit.".into())
             }
+            Self::Paused { .. } => (
+                ProblemCode::CaPaused,
+                Actor::Operator,
+                format!("Mend what made {hostname} fail, visit the page that the CA names, then ask for a check of {hostname}."),
+            ),
             Self::Unavailable { .. } => (ProblemCode::CaUnavailable, Actor::Nameplate, "Nothing; the order is tried again.".into()),
             Self::ChallengeFailed { .. } => (
                 ProblemCode::CaChallengeFailed,

@@ -114,9 +114,14 @@ pub fn judge(look: &Look, subject: &LookSubject) -> Judgement {
     let obstacle = case.caa();
     let advice = if finding.is_none() && obstacle.is_none() { case.advice() } else { None };
     let [finding, obstacle, advice] = [finding, obstacle, advice].map(|found| found.map(|finding| case.at_the_provider(finding)));
-    let finding = finding.or_else(|| obstacle.clone()).or_else(|| advice.clone());
-    let values: BTreeSet<String> = voices(&look.txt).flat_map(Answer::records).map(|value| token_of(value).to_owned()).collect();
     let delegation = case.delegation(delegated);
+    // A delegated name is ordered before it leads here, so what keeps the CA from it comes first; any other must lead here first.
+    let finding = match delegation {
+        Delegation::Ours => obstacle.clone().or(finding),
+        _ => finding.or_else(|| obstacle.clone()),
+    };
+    let finding = finding.or_else(|| advice.clone());
+    let values: BTreeSet<String> = voices(&look.txt).flat_map(Answer::records).map(|value| token_of(value).to_owned()).collect();
     Judgement { proof, routing, delegation, txt_values: values.into_iter().collect(), finding, obstacle, advice }
 }
 

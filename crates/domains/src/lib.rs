@@ -9,6 +9,8 @@ mod hostname;
 mod ids;
 mod issuer;
 mod judge;
+/// The CA's limits: buckets, queues and the moves over them.
+pub mod ledger;
 mod looks;
 /// Whose addresses are whose: proxies by their published ranges, and networks nobody outside can reach.
 pub mod networks;
@@ -35,12 +37,13 @@ pub use ids::{ClaimId, ClaimKey, IdError, OwnershipToken, SiteVersion, TenantId}
 pub use issuer::{Disposition, IssueError, Issued, Issuer, PreparedKey, RenewalWindow};
 pub use jiff::Timestamp;
 pub use judge::{Delegation, Judgement, Routing, judge};
+pub use ledger::{BucketShape, Lane, LedgerMove, Reserved};
 pub use looks::{LOOKS_KIND, StoredLook, StoredLooks};
 pub use nudge::{Dispatch, MAX_DELAY, Nudge, Step};
 pub use problem::{Actor, Finding, Problem, ProblemCode};
 pub use route::{dispatches, is_nudged};
 pub use store::{
-    AnswerZone, BucketShape, BundleBucket, Caller, Callers, Change, CommitError, Document, Documents, DomainTable, DueEntry, DueIndex,
-    EVENTS_LAG, EventFeed, EventPage, Home, Limits, Listings, MAX_DOCUMENT_BYTES, Marks, ObjectCondition, Page, Put, Role, StepQueue,
-    StoreError, Taken,
+    AnswerZone, BundleBucket, Caller, Callers, Change, CommitError, Document, Documents, DomainTable, DueEntry, DueIndex, EVENTS_LAG,
+    EventFeed, EventPage, Home, Limits, Listings, MAX_DOCUMENT_BYTES, Marks, ObjectCondition, Page, Put, Role, StepQueue, StoreError,
+    Taken,
 };

@@ -153,8 +153,14 @@ problem_codes! {
     AtRisk = "domain.at_risk",
     /// The edge serves the domain; the name itself does not lead here yet.
     NotRouted = "domain.not_routed",
+    /// The order waits for its turn under the CA's limits, as we count them; nothing was refused.
+    CaQueued = "ca.queued",
     /// The CA asks to wait.
     CaRateLimited = "ca.rate_limited",
+    /// The CA issues no more for this name until somebody visits the page that it names.
+    CaPaused = "ca.paused",
+    /// The CA refused this name very often in a row; nothing more is ordered until a person asks for a check.
+    CaSuspended = "ca.suspended",
     /// The CA cannot be reached or fails on its side.
     CaUnavailable = "ca.unavailable",
     /// The CA could not fetch the challenge from the hostname.

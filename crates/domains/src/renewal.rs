@@ -48,6 +48,11 @@ pub(crate) fn next_window_poll(certificate: &CertificateFacts, window: &RenewalW
     after(now, window.retry_after.clamp(floor, WINDOW_POLL_CAP))
 }
 
+/// When the window is asked for again after a failure for which the CA named no wait.
+pub(crate) fn window_retry(certificate: &CertificateFacts) -> Duration {
+    (lifetime(certificate) / 16).min(WINDOW_POLL_CAP / 2)
+}
+
 fn lifetime(certificate: &CertificateFacts) -> Duration {
     Duration::try_from(certificate.not_after.duration_since(certificate.not_before)).unwrap_or_default()
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{Claim, ClaimKey, Dispatch, HistoryEntry, Hostname, Owner, SiteVersion, StateName, Step, StoredCertificate, TenantId};
+use crate::{
+    Claim, ClaimKey, Dispatch, HistoryEntry, Hostname, Owner, SiteVersion, StateName, Step, StoredCertificate, TenantId,
+    ledger::{BucketShape, LedgerMove, Reserved},
+};
 
 /// The home could not do what was asked. Nothing about the asked-for item follows from it.
 #[derive(Debug, thiserror::Error)]
@@ -172,15 +175,6 @@ pub trait StepQueue: Send + Sync {
     async fn send(&self, dispatches: &[Dispatch]) -> Result<(), StoreError>;
 }
 
-/// A token bucket's shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BucketShape {
-    /// The most it holds.
-    pub capacity: u32,
-    /// How long one token takes to come back.
-    pub refill: Duration,
-}
-
 /// What a bucket answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -190,11 +184,26 @@ pub enum Taken {
     Wait(Duration),
 }
 
-/// Token buckets, in the second table.
+/// Token buckets, in the second table: lone ones by name, and the items of the [ledger](crate::ledger), which are opaque to homes.
 #[async_trait]
 pub trait Limits: Send + Sync {
     /// Takes one token, in one conditional write.
     async fn take(&self, bucket: &str, shape: BucketShape, now: Timestamp) -> Result<Taken, StoreError>;
+
+    /// Makes one move of the ledger in one conditional write: reads the items that [`LedgerMove::names`] names (consistently), decides with
+    /// [`LedgerMove::decide`], and writes what that returns on condition that every item read is still as it was read, absent ones included.
+    /// Where one is not, nothing is written and all is read and decided anew. At most [`MAX_ITEMS`](crate::ledger::MAX_ITEMS) items: on DynamoDB
+    /// one `BatchGetItem` and one `TransactWriteItems`, with a condition check for each item that is read and not written.
+    ///
+    /// An answer that was lost may be asked again: a repeat of a granted reservation takes none, and of a wait books none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when others were first each time, too: nothing was written, or it was and a repeat finds it.
+    async fn apply(&self, entry: &LedgerMove, now: Timestamp) -> Result<Reserved, StoreError>;
+
+    /// The ledger's items by name, in the order asked for, `None` where there is none; for people to look at. At most
+    /// [`MAX_ITEMS`](crate::ledger::MAX_ITEMS). An item whose time has passed may still be there or be gone: both say the same.
+    async fn ledger_items(&self, names: &[String]) -> Result<Vec<Option<String>>, StoreError>;
 }
 
 /// What a caller of the API may do.

@@ -215,7 +215,8 @@ proptest! {
         let fine = judged.proof.is_some() && judged.routing.is_ours();
         prop_assert!(fine || judged.finding.is_some(), "{:?}", &judged);
         prop_assert!(!fine || judged.finding == judged.obstacle.clone().or(judged.advice.clone()), "{:?}", &judged);
-        prop_assert_eq!(judged.may_order(), judged.routing.is_ours() && judged.obstacle.is_none());
+        let is_answered = judged.routing.is_ours() || judged.delegation == domains::Delegation::Ours;
+        prop_assert_eq!(judged.may_order(), is_answered && judged.obstacle.is_none());
         if let Some(finding) = judged.finding {
             prop_assert!(finding.code.is_of_a_look());
             prop_assert!(finding.action.contains(&finding.about), "{:?}", finding);

@@ -20,6 +20,7 @@ const RESOLVER: &str = "resolver";
 pub(crate) struct First<'l> {
     pub(crate) subject: &'l LookSubject,
     pub(crate) names: &'l Names,
+    pub(crate) delegation: Option<&'l Observed>,
     pub(crate) cname: &'l Observed,
     pub(crate) txt: &'l Observed,
     pub(crate) a: &'l Observed,
@@ -29,12 +30,18 @@ pub(crate) struct First<'l> {
 }
 
 impl First<'_> {
-    /// Whether the name may be proved and lead here, so that a CA may be asked next.
+    /// Whether the name may be proved and lead here, or have its challenges led here, so that a CA may be asked next.
     fn may_be_ordered(&self) -> bool {
         let target = &self.subject.routing_target;
         let by_name = voices(self.cname).flat_map(Answer::records).chain(self.chain).any(|name| name == target);
         by_name
+            || self.is_delegated()
             || self.is_at_the_edge() && voices(self.txt).flat_map(Answer::records).any(|value| value.contains(self.subject.token.as_str()))
+    }
+
+    fn is_delegated(&self) -> bool {
+        let (Some(expected), Some(observed)) = (&self.subject.delegation, self.delegation) else { return false };
+        voices(observed).flat_map(Answer::records).any(|name| *name == expected.target)
     }
 
     fn is_at_the_edge(&self) -> bool {

@@ -142,7 +142,17 @@ impl Walk<'_> {
         let ((a, aaaa, chain, chain_end), (txt_doubled, cname_doubled)) =
             join(self.addresses(subject, names, &cname, &said), self.doubled(subject, names, &cname, &txt, &said, zone.as_ref().ok()))
                 .await;
-        let first = First { subject, names, cname: &cname, txt: &txt, a: &a, aaaa: &aaaa, chain: &chain, said: &said };
+        let first = First {
+            subject,
+            names,
+            delegation: delegation.as_ref(),
+            cname: &cname,
+            txt: &txt,
+            a: &a,
+            aaaa: &aaaa,
+            chain: &chain,
+            said: &said,
+        };
         let further = Further { cname_doubled, ..self.further(&first, zone.as_ref().ok()).await };
         let zone = zone.map(|zone| ZoneCut { apex: text_of(&zone.apex), servers: zone.servers.iter().map(text_of).collect() });
         Look { zone, cname, chain, chain_end, a, aaaa, txt, txt_doubled, delegation, further, queries: self.budget.sent() }

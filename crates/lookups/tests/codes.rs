@@ -64,6 +64,15 @@ async fn proved() -> (World, LookSubject) {
     (world, subject)
 }
 
+/// The same, with the proof by delegation in place.
+async fn delegated() -> (World, LookSubject) {
+    let (world, mut subject) = plain().await;
+    let delegation = subject.delegation.as_mut().unwrap();
+    delegation.wanted = true;
+    world.everywhere(&delegation.name, Cname, &[&delegation.target]);
+    (world, subject)
+}
+
 /// Servers and a resolver of their own, with the CNAME in place.
 async fn routed(servers: u8) -> (World, LookSubject) {
     let (world, subject) = (World::with_servers(servers).await, claim("shop.brand.test", "a"));
@@ -89,8 +98,14 @@ async fn missing(found: &mut Found) {
     let (world, subject) = plain().await;
     found.finds("dns.name_missing", &world, &subject).await;
     found.finds("dns.zone_missing", &world, &claim("shop.unregistered.test", "a")).await;
-    world.everywhere("shop.brand.test", A, &[ELSEWHERE]);
+    world.everywhere("shop.brand.test", Txt, &["v=spf1 -all"]);
     found.finds("dns.record_missing", &world, &subject).await;
+    world.everywhere("shop.brand.test", A, &[ELSEWHERE]);
+    found.finds("dns.live_elsewhere", &world, &subject).await;
+    let sandbox = claim("*.brand.test", "a");
+    found.finds("dns.delegation_missing", &world, &sandbox).await;
+    world.everywhere("_acme-challenge.brand.test", Cname, &["validation.another.net"]);
+    found.finds("dns.delegation_elsewhere", &world, &sandbox).await;
     world.everywhere(&subject.txt_name, Txt, &["another value"]);
     found.finds("dns.txt_mismatch", &world, &subject).await;
 
@@ -107,11 +122,14 @@ async fn missing(found: &mut Found) {
 }
 
 async fn aliases(found: &mut Found) {
+    let (world, subject) = delegated().await;
+    world.everywhere("shop.brand.test", Cname, &["shops.rival.test"]);
+    world.everywhere("shops.rival.test", A, &[ELSEWHERE]);
+    found.finds("dns.cname_elsewhere", &world, &subject).await;
+
     let (world, subject) = plain().await;
     let alias = |target: &str| world.everywhere("shop.brand.test", Cname, &[target]);
     alias("shops.rival.test");
-    world.everywhere("shops.rival.test", A, &[ELSEWHERE]);
-    found.finds("dns.cname_elsewhere", &world, &subject).await;
     for record_type in [A, Aaaa] {
         world.at_servers(&Quirk { record_type: Some(record_type), ..rcode("shops.rival.test", "SERVFAIL") });
     }
@@ -153,11 +171,14 @@ async fn addresses(found: &mut Found) {
     world.everywhere("shop.brand.test", A, &[EDGE]);
     found.finds("dns.cname_flattened", &world, &subject).await;
 
+    let (world, subject) = delegated().await;
+    world.everywhere("shop.brand.test", A, &[ELSEWHERE]);
+    found.finds("dns.address_elsewhere", &world, &subject).await;
+
     let (world, subject) = proved().await;
     found.finds("dns.routing_missing", &world, &subject).await;
     for (code, addresses) in [
-        ("dns.address_elsewhere", &[ELSEWHERE][..]),
-        ("dns.address_mixed", &[EDGE, ELSEWHERE]),
+        ("dns.address_mixed", &[EDGE, ELSEWHERE][..]),
         ("dns.address_private", &["10.0.0.7"]),
         ("dns.proxied", &["104.21.7.9", "172.67.1.2"]),
     ] {
@@ -306,7 +327,8 @@ async fn caa(found: &mut Found) {
 
     let (world, _) = plain().await;
     let subject = claim("*.brand.test", "a");
-    world.everywhere("*.brand.test", Cname, &[&subject.routing_target]);
+    let delegation = subject.delegation.as_ref().unwrap();
+    world.everywhere(&delegation.name, Cname, &[&delegation.target]);
     world.everywhere("brand.test", Caa, &[r#"0 issue "ca.test""#, r#"0 issuewild ";""#]);
     found.finds("caa.forbids_wildcard", &world, &subject).await;
     world.everywhere("brand.test", Caa, &[r#"0 issue "other.net""#, r#"0 issuewild "ca.test""#]);

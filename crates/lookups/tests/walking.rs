@@ -27,7 +27,7 @@ async fn a_look_sends_no_query_that_it_could_do_without() {
     // Nothing there yet: CNAME, TXT and delegation from the resolver, the zone's servers (addresses come along), the first two from the
     // server, and the panel's doubled names.
     let waiting = world.look(&subject).await;
-    assert_eq!(waiting.queries, 7, "{:?}", questions(&world.resolver));
+    assert_eq!(waiting.queries, 8, "{:?}", questions(&world.resolver));
 
     // The CNAME hides where the zone begins, and now CAA matters: at the name, at its zone and at the top.
     world.everywhere("shop.brand.test", Cname, &[&subject.routing_target]);
@@ -36,7 +36,7 @@ async fn a_look_sends_no_query_that_it_could_do_without() {
     // An apex: A and AAAA of both, and of the server whether a CNAME stands where none can.
     let subject = claim("brand.test", "a");
     world.everywhere(&subject.txt_name, Txt, &[subject.token.as_str()]);
-    assert_eq!(world.look(&subject).await.queries, 8);
+    assert_eq!(world.look(&subject).await.queries, 9);
 }
 
 #[tokio::test]
@@ -48,7 +48,8 @@ async fn a_registered_domain_is_asked_for_a_cname_only_at_its_own_server() {
     assert_eq!((code, finding.about.as_str()), ("dns.txt_missing", "TXT _nameplate.brand.test"));
     assert!(!finding.action.contains("CNAME"), "{finding:?}");
     let asked = world.resolver.zone().queries().queries;
-    assert!(asked.iter().all(|query| query.record_type != "CNAME" || !query.recursion_desired), "{asked:?}");
+    let at_the_apex = asked.iter().filter(|query| query.record_type == "CNAME" && query.name.eq_ignore_ascii_case("brand.test"));
+    assert!(at_the_apex.clone().count() > 0 && at_the_apex.clone().all(|query| !query.recursion_desired), "{asked:?}");
 }
 
 #[tokio::test]
@@ -284,7 +285,7 @@ async fn a_wildcard_of_the_customers_own_is_not_taken_for_a_delegation() {
     world.everywhere("shops.rival.test", A, &["203.0.113.80"]);
     world.everywhere("*.brand.test", Cname, &["shops.rival.test"]);
     let (code, finding) = world.found(&claim("shop.brand.test", "a")).await;
-    assert_eq!((code, finding.about.as_str()), ("dns.live_elsewhere", "CNAME _acme-challenge.shop.brand.test"));
+    assert_eq!((code, finding.about.as_str()), ("dns.wildcard_elsewhere", "CNAME shop.brand.test"));
 }
 
 #[tokio::test]

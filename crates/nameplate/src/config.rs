@@ -4,9 +4,11 @@
 //! value that does not read is reported at once, before anything is bound. The documentation of each key stands beside its reading, so that
 //! `nameplate config` prints what is true.
 
-use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
 use domains::{CaaIssuer, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
+
+use crate::limits::{AcmeLimits, LimitsOf};
 
 /// Everything `nameplate dev` can be told.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) acme: AcmeSettings,
     /// The CA to turn to while the first is down or limited for too long.
     pub(crate) second_ca: Option<AcmeSettings>,
+    /// What the CA allows.
+    pub(crate) acme_limits: AcmeLimits,
     /// How long the local CA's certificates live.
     pub(crate) certificate_lifetime: Duration,
     /// A DNS server elsewhere; `None` starts the demo DNS.
@@ -250,7 +254,7 @@ impl Config {
         );
         let lease = r.read("issuance.lease", "60s", "How long one worker may hold an order.", at_least(Duration::from_secs(2)));
         let first_retry =
-            r.read("issuance.first_retry", "5s", "The wait after a first failed order; each further one triples it.", duration);
+            r.read("issuance.first_retry", "5s", "The wait after a first failed order; each further one triples it, or is 1, 10 and 100 times as long where the CA refuses the name.", duration);
         let retry_cap = r.read("issuance.retry_cap", "1h", "The longest wait between orders.", at_least(Duration::from_secs(1)));
         let profile = r.read(
             "acme.profile",
@@ -310,6 +314,18 @@ impl Config {
             "letsencrypt.org",
             "The names by which CAA records allow the CA, comma-separated: its directory's caaIdentities.",
             list::<String>("a name"),
+        );
+        let limits = r.read(
+            "acme.limits",
+            "",
+            "The limits of that CA: lets-encrypt, lets-encrypt-staging or none; empty takes those that belong to its directory.",
+            |text| text.parse::<LimitsOf>(),
+        );
+        let limits_scale = r.read(
+            "acme.limits_scale",
+            "1",
+            "For tests: how many times faster than published those limits' time runs.",
+            parsed::<NonZeroU32>("a whole number, 1 or more"),
         );
         let lifetime = r.read("acme.lifetime", "2160h", "How long the local CA's certificates live.", at_least(Duration::from_secs(30)));
         let dns_server = r.read("dns.server", "", "A DNS server to ask instead of the demo DNS.", optional(address()));
@@ -382,6 +398,7 @@ impl Config {
                 external_account,
             },
             second_ca: second,
+            acme_limits: AcmeLimits { of: limits?, scale: limits_scale? },
             certificate_lifetime: lifetime?,
             dns_server: dns_server?,
             origin: origin_url?,

@@ -119,6 +119,9 @@ impl Dev {
         for ca in &mut zone.issuers {
             ca.account_uri = Some(account_url.clone());
         }
+        let ca_limits = config.acme_limits.at(config.acme.directory.as_deref());
+        let second_ca_limits =
+            config.second_ca.as_ref().and_then(|second| second.directory.as_deref()).map(domains::ledger::CaLimits::of_directory);
         let lookup_config = if config.dns_server.is_some_and(|server| !server.ip().is_loopback()) {
             LookupConfig::asking(resolver)
         } else {
@@ -145,6 +148,9 @@ impl Dev {
                 zone: zone.clone(),
                 looks: config.looks,
                 policy,
+                limits: Arc::new(home.clone()),
+                ca_limits: ca_limits.clone(),
+                second_ca_limits: second_ca_limits.clone(),
                 clock: clock.clone(),
             },
             publish,
@@ -167,6 +173,7 @@ impl Dev {
             documents: Arc::new(home.clone()),
             callers: Arc::new(home.clone()),
             limits: Arc::new(home.clone()),
+            ca_limits: std::iter::once(ca_limits).chain(second_ca_limits).collect(),
             policy: config.policy.clone(),
             zone: config.zone.clone(),
             looks: config.looks,
@@ -290,6 +297,7 @@ async fn start_ca(config: &Config, dns: SocketAddr, http_port: u16) -> Result<Op
         http_port,
         control: Some(config.listen.ca_control),
         lifetime: config.certificate_lifetime,
+        limits: config.acme_limits.of_local_ca(),
         ..dev_ca::Config::default()
     };
     dev_ca::DevCa::start(settings).await.map(Some).map_err(|error| start_failed("the local CA")(&error))

@@ -15,11 +15,14 @@ mod events;
 mod explain;
 mod failure;
 mod files;
+mod limits;
+mod plan;
 mod screen;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::{Parser, Subcommand};
+use domains::{Clock, SystemClock};
 
 use crate::{config::Config, dev::Dev, failure::Failure, files::Endpoints, screen::Screen};
 
@@ -55,6 +58,14 @@ enum Command {
     /// Edits the demo DNS of `nameplate dev`.
     #[command(subcommand)]
     Dns(dns::DnsCommand),
+    /// Says when an import would be done under the CA's limits, and what holds it up. Registers nothing.
+    Plan {
+        /// A CSV file: a hostname a line and, if wanted, its tenant.
+        file: PathBuf,
+        /// As if nothing of the limits were used yet.
+        #[arg(long)]
+        fresh: bool,
+    },
     /// Prints every configuration key with its default and its meaning.
     Config,
 }
@@ -92,6 +103,7 @@ async fn run(arguments: Arguments, screen: &Screen) -> Result<(), Failure> {
         Command::Domains(command) => domain::run(command, &config, screen).await,
         Command::Events(command) => events::run(command, &config, screen).await,
         Command::Ask(command) => ask::run(command, &config, screen).await,
+        Command::Plan { file, fresh } => plan::run(&file, fresh, &config, SystemClock.now(), screen).await,
         Command::Dns(command) => dns::run(command, &config, screen).await,
         Command::Config => Ok(()),
     }

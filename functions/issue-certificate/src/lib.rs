@@ -8,8 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domains::{
-    Attempt, Change, Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, IssuancePolicy, IssueError, Issuer, LastLook,
-    LookSchedule, Nudge, OrderPlan, OwnershipLookup, State, Step, ZoneSettings, decide, judge,
+    Attempt, CaChoice, Change, Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, IssuancePolicy, IssueError, Issuer, LastLook,
+    LedgerMove, Limits, LookSchedule, Nudge, OrderPlan, OwnershipLookup, Reserved, State, Step, ZoneSettings, decide, judge,
+    ledger::CaLimits,
 };
 use steps::{Outcome, StepFailure, StepHandler, keep_look};
 
@@ -35,6 +36,12 @@ pub struct IssueCertificate {
     pub looks: LookSchedule,
     /// Lease and backoff.
     pub policy: IssuancePolicy,
+    /// Where the ledger of the CA's limits is kept.
+    pub limits: Arc<dyn Limits>,
+    /// What the CA allows.
+    pub ca_limits: CaLimits,
+    /// What the second CA allows; `None` without one.
+    pub second_ca_limits: Option<CaLimits>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -61,10 +68,11 @@ impl StepHandler for IssueCertificate {
         if issuance.next_look > now {
             return self.ask_for_window(&claim).await;
         }
-        if let Some(attempt) = &issuance.attempt {
+        if let Some(attempt) = issuance.attempt.as_ref().filter(|attempt| attempt.order_url.is_some()) {
             let plan = attempt.plan.clone();
             return self.issue(claim, plan).await;
         }
+        // Before each order; one that waited for its turn has waited long enough for the name to be led elsewhere.
         if let Some(plan) = self.recent_look(&claim).and_then(|seen| decide::plan_order(&claim, seen, &self.zone)) {
             return self.issue(claim, plan).await;
         }
@@ -115,6 +123,9 @@ impl IssueCertificate {
         let (claim, order_url) = match &attempt.order_url {
             Some(order_url) => (claim, order_url.clone()),
             None => {
+                if let Some(waits) = self.await_turn(&claim, &attempt).await? {
+                    return Ok(waits);
+                }
                 let order_url = match self.issuer.order(&key.hostname, &attempt.plan).await {
                     Ok(order_url) => order_url,
                     Err(refusal) => return self.record_refusal(&claim, Some(&attempt), &refusal).await,
@@ -151,6 +162,53 @@ impl IssueCertificate {
         Err(CommitError::Conflict.into())
     }
 
+    /// Reserves what the order needs under the CA's limits; `None` when it is granted, as it is again after a crash.
+    async fn await_turn(&self, claim: &Claim, attempt: &Attempt) -> Result<Option<Outcome>, StepFailure> {
+        let now = self.clock.now();
+        let ca_limits = self.limits_at(attempt.plan.ca);
+        let Some(reservation) = ca_limits.reservation(claim, now) else { return Ok(None) };
+        let wait = match self.limits.apply(&LedgerMove::Reserve(reservation), now).await? {
+            Reserved::Granted => {
+                fail::fail_point!("issue.reserved", |_| std::process::abort());
+                return Ok(None);
+            }
+            Reserved::Wait(wait) => wait,
+        };
+        let limit = ca_limits.told(&wait.bucket);
+        let written = self.write(claim.clone(), attempt, |claim| decide::await_turn(claim, &wait, &limit, self.clock.now())).await?;
+        Ok(Some(if written.is_some() { Outcome::Recorded("waits for its turn") } else { Outcome::Nothing("someone else was first") }))
+    }
+
+    fn limits_at(&self, ca: CaChoice) -> &CaLimits {
+        match ca {
+            CaChoice::First => &self.ca_limits,
+            CaChoice::Second => self.second_ca_limits.as_ref().unwrap_or(&self.ca_limits),
+        }
+    }
+
+    /// Tells the ledger what a refusal says about the CA's limits: a wait holds for every worker, and what a dead order did not use is free.
+    async fn heed(&self, claim: &Claim, refusal: &IssueError) -> Result<(), StepFailure> {
+        let now = self.clock.now();
+        let attempt = claim.issuance().and_then(|issuance| issuance.attempt.as_ref());
+        let ca_limits = self.limits_at(attempt.map(|attempt| attempt.plan.ca).unwrap_or_default());
+        let pause = match refusal {
+            IssueError::RateLimited { retry_after, detail } => Some(ca_limits.pause(&claim.key.hostname, *retry_after, detail, now)),
+            IssueError::Unavailable { retry_after: Some(wait), detail } => {
+                Some(ca_limits.pause(&claim.key.hostname, Some(*wait), detail, now))
+            }
+            _ => None,
+        };
+        if let Some(pause) = pause {
+            self.limits.apply(&pause, now).await?;
+        }
+        if !refusal.keeps_the_order()
+            && let Some(reservation) = ca_limits.reservation(claim, now)
+        {
+            self.limits.apply(&LedgerMove::Release(reservation), now).await?;
+        }
+        Ok(())
+    }
+
     async fn ask_for_window(&self, claim: &Claim) -> Result<Outcome, StepFailure> {
         let State::Active { certificate, .. } = &claim.state else { return Ok(Outcome::Nothing("not due")) };
         let Some(ari_id) = &certificate.ari_id else { return Ok(Outcome::Nothing("no renewal information for this certificate")) };
@@ -160,8 +218,8 @@ impl IssueCertificate {
             Err(error) => {
                 tracing::warn!(%error, "the CA did not tell its renewal window");
                 let wait = match error.disposition() {
-                    domains::Disposition::Retry { after: Some(wait) } => wait,
-                    _ => self.policy.first_retry,
+                    domains::Disposition::Retry { after } => after,
+                    _ => None,
                 };
                 self.record_once(decide::postpone_window(claim, wait, now()), "renewal window unknown").await
             }
@@ -182,6 +240,7 @@ impl IssueCertificate {
             domains::Disposition::Defect => tracing::error!(%refusal, "the CA refuses; a person must look"),
             _ => tracing::warn!(%refusal, "no certificate yet"),
         }
+        self.heed(claim, refusal).await?;
         let record = |claim: &Claim| decide::record_refusal(claim, refusal, &self.policy, self.clock.now());
         let written = match attempt {
             Some(attempt) => self.write(claim.clone(), attempt, record).await?.is_some(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use bundles::SealPublicKey;
-use domains::{Clock, IssuancePolicy, LookSchedule, SystemClock};
+use domains::{Clock, IssuancePolicy, LookSchedule, SystemClock, ledger::CaLimits};
 use issue_certificate::IssueCertificate;
 use issuers::acme::{AcmeConfig, AcmeIssuer};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
@@ -29,14 +29,17 @@ async fn main() -> Result<(), Error> {
     })?;
     tracing::info!(home = %folder.display(), ?zone, %resolver, directory, seal_key = seal_key.id, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ca_limits = CaLimits::of_directory(&directory);
     let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
     let acme = AcmeConfig { extra_root_pem: root, answers: Some(home.clone()), ..AcmeConfig::new(directory, seal_key, clock.clone()) };
     // A resolver on loopback is the whole DNS of a machine of one's own.
     let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
-    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
     let issue = IssueCertificate {
         table: home.clone(),
-        documents: home,
+        documents: home.clone(),
+        limits: home,
+        ca_limits,
+        second_ca_limits: None,
         issuer: Arc::new(AcmeIssuer::open(acme, &account)?),
         lookup: Arc::new(Lookups::new(lookups)),
         zone,

@@ -16,6 +16,7 @@ use domains::{
     Answer, Attempt, CaChoice, ChainEnd, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, HandClock, Hostname, IssuancePolicy,
     IssueError, Issued, Issuer, Judgement, Look, LookSchedule, LookSubject, Observed, OrderPlan, OwnershipLookup, OwnershipToken,
     PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, SiteVersion, State, StateName, TenantId, ZoneSettings, decide,
+    ledger::CaLimits,
 };
 use issue_certificate::IssueCertificate;
 use steps::handle_batch;
@@ -136,6 +137,9 @@ impl Stand {
             },
             looks,
             policy: IssuancePolicy::default(),
+            limits: Arc::new(home.clone()),
+            ca_limits: CaLimits::lets_encrypt("ca.saas.net"),
+            second_ca_limits: None,
             clock: clock.clone(),
         };
         Self { issue, ca, dns, home, clock, key, _folder: folder }

@@ -10,6 +10,7 @@ mod document;
 mod entropy;
 mod feed;
 mod lambda;
+mod limits;
 mod operations;
 mod parameters;
 mod records;
@@ -22,6 +23,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use domains::{
     BucketShape, Callers, Clock, Documents, DomainTable, EventFeed, HostnamePolicy, Limits, Listings, LookSchedule, ZoneSettings,
+    ledger::CaLimits,
 };
 use http::{Request, Response};
 
@@ -31,6 +33,7 @@ pub use claims::DomainPage;
 pub use entropy::{Entropy, SystemEntropy};
 pub use feed::{EventPageView, ExplainedLook, HistoryPage, LooksPage};
 pub use lambda::answer;
+pub use limits::{CaView, LimitView, LimitsView, WaitingView};
 pub use records::{DnsRecord, Due, Path, Purpose, records};
 pub use refusal::{Code, ProblemDocument, Refusal, refuse};
 pub use views::{AtRiskView, CertificateView, DomainView, SuspensionView};
@@ -53,8 +56,10 @@ pub struct Api {
     pub documents: Arc<dyn Documents>,
     /// Who may call.
     pub callers: Arc<dyn Callers>,
-    /// Token buckets.
+    /// Token buckets, and the ledger of the CAs' limits.
     pub limits: Arc<dyn Limits>,
+    /// What each CA in use allows.
+    pub ca_limits: Vec<CaLimits>,
     /// Which hostnames are refused.
     pub policy: HostnamePolicy,
     /// Where targets and proofs are.

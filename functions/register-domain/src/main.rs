@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use domains::{Clock, HostnamePolicy, LookSchedule, SystemClock};
+use domains::{Clock, HostnamePolicy, LookSchedule, SystemClock, ledger::CaLimits};
 use lambda_http::{Error, Request, run, service_fn};
 use register_domain::{Api, Memory, Pace, SystemEntropy, answer};
 use steps::settings::{ProcessEnv, read};
@@ -14,12 +14,14 @@ use telemetry::LogFormat;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (folder, zone, special) = read(&ProcessEnv, |read| {
+    let (folder, zone, special, ca_limits) = read(&ProcessEnv, |read| {
         let (folder, zone) = (read.home(), read.zone());
         // Names under special-use domains get no public certificate; on a machine of one's own some may be claimed all the same.
         let special =
             read.optional("NAMEPLATE_HOSTNAMES_ALLOW_SPECIAL_USE", |text| Ok(text.split(',').map(str::trim).map(str::to_owned).collect()));
-        Some((folder?, zone?, special?.unwrap_or_default()))
+        // Whose limits are shown; without it there are none to show.
+        let directory = read.optional("NAMEPLATE_ACME_DIRECTORY", |url| Ok(CaLimits::of_directory(url)));
+        Some((folder?, zone?, special?.unwrap_or_default(), directory?))
     })?;
     tracing::info!(home = %folder.display(), ?zone, ?special, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -31,6 +33,7 @@ async fn main() -> Result<(), Error> {
         documents: home.clone(),
         callers: home.clone(),
         limits: home,
+        ca_limits: ca_limits.into_iter().collect(),
         policy: HostnamePolicy { operator_zones: vec![zone.zone.clone()], tenant_wildcards: false, allowed_special_use: special },
         zone,
         looks: LookSchedule::default(),

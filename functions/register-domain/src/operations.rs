@@ -7,9 +7,9 @@ use http::Method;
 use schemars::{Schema, SchemaGenerator};
 
 use crate::{
-    AskView, Code, DomainPage, DomainView, EventPageView, HistoryPage,
+    AskView, Code, DomainPage, DomainView, EventPageView, HistoryPage, LimitsView,
     claims::{NewDomain, NewSuspension},
-    parameters::Parameter::{self, AfterEvent, AfterNumber, AskDomain, Cursor, Hostname, Limit, Secret, State, Tenant},
+    parameters::Parameter::{self, AfterEvent, AfterNumber, AskDomain, Cursor, Hostname, Hostnames, Limit, Secret, State, Tenant},
 };
 
 /// Who may use an operation.
@@ -73,6 +73,7 @@ pub(crate) enum Operation {
     ListLooks,
     ListHistory,
     ListEvents,
+    ShowLimits,
     ShowAsk,
     RotateAsk,
     Ask,
@@ -123,6 +124,7 @@ impl Operation {
         Self::ListLooks,
         Self::ListHistory,
         Self::ListEvents,
+        Self::ShowLimits,
         Self::ShowAsk,
         Self::RotateAsk,
         Self::Ask,
@@ -310,6 +312,20 @@ impl Operation {
                 successes: ok("A page, maybe empty, always with a cursor.", shape::<EventPageView>),
                 codes: vec![Code::InvalidTenant, Code::InvalidNumber, Code::InvalidCursor, Code::DuplicateParameter],
                 links: &[Link { name: "next", to: Self::ListEvents, parameters: &[(AfterEvent, "$response.body#/cursor")] }],
+            },
+            Self::ShowLimits => Description {
+                method: Method::GET,
+                path: "/v1/limits",
+                id: "showLimits",
+                tag: "limits",
+                summary: "What is left of the CAs' limits, who waits for its turn and when it comes",
+                more: "An operator sees every limit; a tenant those of its own registered domains, and its own names that wait.",
+                access: Access::Key,
+                parameters: &[Tenant, Hostnames],
+                body: None,
+                successes: ok("The limits as we count them.", shape::<LimitsView>),
+                codes: [Code::InvalidTenant, Code::DuplicateParameter].iter().chain(Code::HOSTNAMES).copied().collect(),
+                links: &[],
             },
             Self::ShowAsk => Description {
                 method: Method::GET,

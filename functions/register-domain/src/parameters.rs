@@ -25,6 +25,8 @@ const MAX_NUMBER: u64 = (1 << 53) - 1;
 pub(crate) enum Parameter {
     /// The hostname in a path.
     Hostname,
+    /// Hostnames whose registered domains are shown, too.
+    Hostnames,
     /// The secret in `ask`'s path.
     Secret,
     /// Whose domain, or whose list.
@@ -48,6 +50,7 @@ impl Parameter {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hostname => "hostname",
+            Self::Hostnames => "hostnames",
             Self::Secret => "secret",
             Self::Tenant => "tenant",
             Self::State => "state",
@@ -69,6 +72,7 @@ impl Parameter {
             Self::Hostname => {
                 (json!({ "type": "string", "minLength": 1, "maxLength": 253 }), "The hostname, in A-labels or as its people write it.")
             }
+            Self::Hostnames => (json!({ "type": "string" }), "Hostnames, separated by commas, whose registered domains are shown, too."),
             Self::Secret => (json!({ "type": "string", "minLength": 1, "maxLength": 100 }), "What `GET /v1/ask` shows."),
             Self::Tenant => (
                 json!({ "type": "string", "pattern": TenantId::PATTERN }),

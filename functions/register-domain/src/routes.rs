@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     Api, Code, Refusal,
     access::caller,
-    ask, claims, feed,
+    ask, claims, feed, limits,
     operations::{Access, Found, Operation, find},
     parameters::Query,
 };
@@ -69,6 +69,7 @@ pub(crate) async fn route(api: &Api, request: Request<Bytes>) -> Result<Response
         Operation::ListLooks => feed::looks(api, &asked).await,
         Operation::ListHistory => feed::history(api, &asked).await,
         Operation::ListEvents => feed::events(api, &asked).await,
+        Operation::ShowLimits => limits::limits(api, &asked).await,
         Operation::ShowAsk => ask::show(api).await,
         Operation::RotateAsk => ask::rotate(api).await,
         Operation::Ask => ask::ask(api, &asked).await,

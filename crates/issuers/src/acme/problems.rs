@@ -107,6 +107,7 @@ enum Verdict {
     NotYet,
     OrderDead,
     RateLimited,
+    Paused,
     Unavailable,
     ChallengeFailed,
     DnsFailed,
@@ -203,6 +204,7 @@ impl Verdict {
             Self::NotYet => IssueError::NotYet { retry_after },
             Self::OrderDead => IssueError::OrderDead { detail },
             Self::RateLimited => IssueError::RateLimited { retry_after, detail },
+            Self::Paused => IssueError::Paused { detail },
             Self::Unavailable => IssueError::Unavailable { retry_after, detail },
             Self::ChallengeFailed => IssueError::ChallengeFailed { detail },
             Self::DnsFailed => IssueError::DnsFailed { detail },
@@ -326,7 +328,7 @@ pub(crate) fn judge_problem(
     };
     let verdict = match kind {
         // The same type as a limit, but only the operator ends it. Source: Boulder, probs.Paused (read 2026-11).
-        Some(Kind::RateLimited) if is_paused(problem) => Verdict::RejectedIdentifier,
+        Some(Kind::RateLimited) if is_paused(problem) => Verdict::Paused,
         Some(Kind::Compound) if matches!(said, Said::OfOrder | Said::OfChallenge) => Verdict::OrderDead,
         Some(kind) => verdict(kind, said, status),
         None => verdict_by_status(said, status),
@@ -388,6 +390,7 @@ mod tests {
             IssueError::NotYet { .. } => "NotYet",
             IssueError::OrderDead { .. } => "OrderDead",
             IssueError::RateLimited { .. } => "RateLimited",
+            IssueError::Paused { .. } => "Paused",
             IssueError::Unavailable { .. } => "Unavailable",
             IssueError::ChallengeFailed { .. } => "ChallengeFailed",
             IssueError::DnsFailed { .. } => "DnsFailed",
@@ -506,7 +509,7 @@ mod tests {
         let detail = "Your account is temporarily prevented from requesting certificates for shop.brand.com and possibly others. \
                       Please visit: https://portal.letsencrypt.org/sfe/v1/unpause?jwt=abc";
         let error = judge_problem(&problem("rateLimited", detail), Said::ToRequest, Some(429), None, now());
-        assert_eq!(variant(&error), "RejectedIdentifier");
+        assert_eq!(variant(&error), "Paused");
         assert!(error.to_string().contains("unpause?jwt=abc"));
     }
 

@@ -111,14 +111,20 @@ async fn open_issuer(pebble: &Pebble, edge: &Edge) -> AcmeIssuer {
 /// The whole walk of one order. What is only the network's or a nonce's fault is tried again, as the product does.
 async fn order(issuer: &AcmeIssuer, hostname: &Hostname) -> Result<(), IssueError> {
     let key = issuer.prepare(&ClaimKey { hostname: hostname.clone(), tenant: TenantId::parse("corpus").unwrap() })?;
-    let mut attempt =
-        Attempt { started_at: SystemClock.now(), csr: key.csr, sealed_key: key.sealed_key, spki_sha256: key.spki_sha256, order_url: None };
+    let mut attempt = Attempt {
+        started_at: SystemClock.now(),
+        csr: key.csr,
+        sealed_key: key.sealed_key,
+        spki_sha256: key.spki_sha256,
+        order_url: None,
+        plan: domains::OrderPlan::default(),
+    };
     let mut last = None;
     for _ in 0..8 {
         let outcome = async {
             let url = match &attempt.order_url {
                 Some(url) => url.clone(),
-                None => issuer.order(hostname).await?,
+                None => issuer.order(hostname, &domains::OrderPlan::default()).await?,
             };
             attempt.order_url = Some(url.clone());
             issuer.complete(hostname, &url, &attempt).await

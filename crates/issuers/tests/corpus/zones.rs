@@ -104,6 +104,7 @@ fn subject(hostname: &str, n: usize) -> LookSubject {
         txt_name: format!("_nameplate.{hostname}"),
         token: OwnershipToken::parse(&format!("np-token-{n}")).unwrap(),
         edge_addresses: vec![EDGE.parse().unwrap()],
+        delegation: None,
         issuers: vec![CaaIssuer {
             identities: vec![CA.into()],
             account_uri: Some("https://ca.test/acct/7".into()),

@@ -136,6 +136,13 @@ suite! {
         a_bucket_gives_no_more_than_it_holds,
         a_bucket_fills_again_with_time,
         buckets_do_not_share_tokens,
+        of_sixteen_reservations_no_more_are_granted_than_the_scarcest_bucket_holds,
+        a_reservation_takes_of_every_bucket_or_of_none,
+        a_repeated_reservation_takes_none_whoever_repeats_it,
+        a_reservation_survives_a_crash_and_is_not_taken_twice,
+        who_waits_gets_a_slot_of_its_own_and_its_token_there,
+        a_paused_bucket_gives_to_nobody_until_its_moment,
+        what_an_order_did_not_use_is_given_back_once,
         a_caller_is_found_by_the_hash_of_the_key_only,
         a_mark_is_what_was_stored_last,
         the_second_table_survives_a_crash;

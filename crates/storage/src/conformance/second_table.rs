@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use domains::{BucketShape, Caller, Callers, Limits, Marks, Role, Taken};
+use domains::{
+    BucketShape, Caller, Callers, Lane, LedgerMove, Limits, Marks, Reserved, Role, Taken, Timestamp,
+    ledger::{Level, Need, Reservation, Wait},
+};
 
 use super::{
     RACERS, Stand,
@@ -52,6 +55,142 @@ pub(super) async fn buckets_do_not_share_tokens<S: Stand>(stand: &S) {
     for bucket in ["a", "b", "a:b", "A", "a b/'\"%"] {
         assert_eq!(home.take(bucket, one, now).await.unwrap(), Taken::Granted, "{bucket}");
         assert_eq!(home.take(bucket, one, now).await.unwrap(), Taken::Wait(SHAPE.refill), "{bucket}");
+    }
+}
+
+fn need(bucket: &str, capacity: u32) -> Need {
+    let shape = BucketShape { capacity, ..SHAPE };
+    Need { bucket: bucket.into(), shape, keeps: 0, reserve: 0, is_returned: false }
+}
+
+fn reservation(attempt: &str, needs: Vec<Need>) -> Reservation {
+    Reservation { attempt: attempt.into(), tenant: tenant("acme"), lane: Lane::New, needs, remembered: Duration::from_secs(86_400) }
+}
+
+async fn left(home: &impl Limits, need: &Need, now: Timestamp) -> u32 {
+    let items = home.ledger_items(std::slice::from_ref(&need.bucket)).await.unwrap();
+    Level::of(&need.bucket, items[0].as_deref(), need.shape, now).unwrap().left
+}
+
+pub(super) async fn of_sixteen_reservations_no_more_are_granted_than_the_scarcest_bucket_holds<S: Stand>(stand: &S) {
+    let home = stand.fresh().await;
+    let now = stand.now();
+    let needs = [need("ca|orders", 100), need("ca|domain|brand.com", 5), need("ca|pace", 20)];
+    let answers = race(RACERS, |number| {
+        let (home, needs) = (home.clone(), needs.to_vec());
+        async move { home.apply(&LedgerMove::Reserve(reservation(&format!("a{number}"), needs)), now).await.unwrap() }
+    })
+    .await;
+    assert_eq!(answers.iter().filter(|answer| **answer == Reserved::Granted).count(), 5, "{answers:?}");
+    let left = [left(&home, &needs[0], now).await, left(&home, &needs[1], now).await, left(&home, &needs[2], now).await];
+    assert_eq!(left, [95, 0, 15], "who was not granted took something");
+    let mut slots: Vec<Timestamp> = answers.iter().filter_map(|answer| waits(answer).map(|wait| wait.until)).collect();
+    slots.sort();
+    slots.dedup();
+    assert_eq!(slots.len(), RACERS - 5, "two wait for one slot: {slots:?}");
+}
+
+pub(super) async fn a_reservation_takes_of_every_bucket_or_of_none<S: Stand>(stand: &S) {
+    let home = stand.fresh().await;
+    let now = stand.now();
+    let (wide, narrow) = (need("wide", 9), need("narrow", 1));
+    let both = || vec![wide.clone(), narrow.clone()];
+    assert_eq!(home.apply(&LedgerMove::Reserve(reservation("a", both())), now).await.unwrap(), Reserved::Granted);
+    let refused = home.apply(&LedgerMove::Reserve(reservation("b", both())), now).await.unwrap();
+    assert_eq!(waits(&refused).map(|wait| wait.bucket.as_str()), Some("narrow"));
+    assert_eq!((left(&home, &wide, now).await, left(&home, &narrow, now).await), (8, 0));
+}
+
+pub(super) async fn a_repeated_reservation_takes_none_whoever_repeats_it<S: Stand>(stand: &S) {
+    let home = stand.fresh().await;
+    let now = stand.now();
+    let bucket = need("b", 5);
+    let granted = race(RACERS, |_| {
+        let (home, bucket) = (home.clone(), bucket.clone());
+        async move { home.apply(&LedgerMove::Reserve(reservation("one", vec![bucket])), now).await.unwrap() }
+    })
+    .await;
+    assert!(granted.iter().all(|answer| *answer == Reserved::Granted), "{granted:?}");
+    assert_eq!(left(&home, &bucket, now).await, 4);
+}
+
+pub(super) async fn a_reservation_survives_a_crash_and_is_not_taken_twice<S: Stand>(stand: &S) {
+    let home = stand.fresh().await;
+    let now = stand.now();
+    let bucket = need("b", 2);
+    let one = LedgerMove::Reserve(reservation("one", vec![bucket.clone()]));
+    home.apply(&one, now).await.unwrap();
+    let home = stand.reopened(home).await;
+    assert_eq!(left(&home, &bucket, now).await, 1, "a crash gave tokens back");
+    assert_eq!(home.apply(&one, now).await.unwrap(), Reserved::Granted);
+    assert_eq!(left(&home, &bucket, now).await, 1, "the attempt took a second token after the crash");
+}
+
+pub(super) async fn who_waits_gets_a_slot_of_its_own_and_its_token_there<S: Stand>(stand: &S) {
+    let home = stand.fresh().await;
+    let now = stand.now();
+    let bucket = need("b", 1);
+    let ask = |attempt: &str| LedgerMove::Reserve(reservation(attempt, vec![bucket.clone()]));
+    assert_eq!(home.apply(&ask("first"), now).await.unwrap(), Reserved::Granted);
+    for number in 1..=8u32 {
+        let answer = home.apply(&ask(&format!("w{number}")), now).await.unwrap();
+        let slot = waits(&answer).expect("a bucket of one gave two").until;
+        let due = after(now, SHAPE.refill * number);
+        assert!(slot >= due && slot <= after(due, Duration::from_millis(2)), "waiter {number}: {slot}, not {due}");
+        assert_eq!(home.apply(&ask(&format!("w{number}")), now).await.unwrap(), answer, "a repeat moved the slot");
+    }
+    for number in 1..=8u32 {
+        let slot = after(after(now, SHAPE.refill * number), Duration::from_millis(2));
+        assert_eq!(home.apply(&ask(&format!("w{number}")), slot).await.unwrap(), Reserved::Granted, "waiter {number} at its slot");
+    }
+}
+
+pub(super) async fn a_paused_bucket_gives_to_nobody_until_its_moment<S: Stand>(stand: &S) {
+    let home = stand.fresh().await;
+    let now = stand.now();
+    let bucket = need("b", 50);
+    let pause = |until, why: &str| LedgerMove::Pause { bucket: "b".into(), until, why: why.into() };
+    let until = after(now, Duration::from_secs(600));
+    home.apply(&pause(until, "slow down"), now).await.unwrap();
+    home.apply(&pause(after(now, Duration::from_secs(5)), "shorter"), now).await.unwrap();
+    let home = stand.reopened(home).await;
+    let answers = race(RACERS, |number| {
+        let (home, bucket) = (home.clone(), bucket.clone());
+        let soon = after(now, Duration::from_secs(599));
+        async move { home.apply(&LedgerMove::Reserve(reservation(&format!("a{number}"), vec![bucket])), soon).await.unwrap() }
+    })
+    .await;
+    for answer in &answers {
+        let wait = waits(answer).expect("a paused bucket gave a token");
+        assert!(wait.until >= until, "{wait:?}");
+        assert_eq!(wait.paused_for.as_deref(), Some("slow down"), "a shorter pause ended a longer one");
+    }
+    let urgent = LedgerMove::Reserve(Reservation { lane: Lane::Urgent, ..reservation("urgent", vec![bucket]) });
+    assert_eq!(home.apply(&urgent, after(until, Duration::from_secs(1))).await.unwrap(), Reserved::Granted);
+}
+
+pub(super) async fn what_an_order_did_not_use_is_given_back_once<S: Stand>(stand: &S) {
+    let home = stand.fresh().await;
+    let now = stand.now();
+    let (kept, returned) = (need("orders", 5), Need { is_returned: true, ..need("set", 5) });
+    let one = reservation("one", vec![kept.clone(), returned.clone()]);
+    let release = LedgerMove::Release(one.clone());
+    home.apply(&release, now).await.unwrap();
+    assert_eq!(left(&home, &returned, now).await, 5, "what was never taken was given back");
+    home.apply(&LedgerMove::Reserve(one.clone()), now).await.unwrap();
+    home.apply(&LedgerMove::Reserve(reservation("two", vec![kept.clone(), returned.clone()])), now).await.unwrap();
+    for _ in 0..3 {
+        home.apply(&release, now).await.unwrap();
+    }
+    assert_eq!((left(&home, &kept, now).await, left(&home, &returned, now).await), (3, 4));
+    assert_eq!(home.apply(&LedgerMove::Reserve(one), now).await.unwrap(), Reserved::Granted);
+    assert_eq!(left(&home, &returned, now).await, 4, "an ended attempt took again");
+}
+
+fn waits(answer: &Reserved) -> Option<&Wait> {
+    match answer {
+        Reserved::Granted => None,
+        Reserved::Wait(wait) => Some(wait),
     }
 }
 

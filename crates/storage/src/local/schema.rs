@@ -141,6 +141,10 @@ const MIGRATIONS: &[&str] = &[
     ) WITHOUT ROWID;
     CREATE INDEX answers_by_age ON answers (presented_at);
 ",
+    "
+    CREATE TABLE ledger (name TEXT PRIMARY KEY, expires_at INTEGER NOT NULL, item TEXT NOT NULL) WITHOUT ROWID;
+    CREATE INDEX ledger_by_expiry ON ledger (expires_at);
+",
 ];
 
 /// Brings the file to the newest version, each step in its own transaction.

@@ -4,13 +4,14 @@
 //! that does not read is a defect, so that an unreadable caller is never a stranger and an unreadable mark never a fresh start.
 
 use async_trait::async_trait;
-use domains::{BucketShape, Caller, Callers, Limits, Marks, StoreError, Taken};
+use domains::{BucketShape, Caller, Callers, LedgerMove, Limits, Marks, Reserved, StoreError, Taken};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     LocalHome,
     database::Writing,
+    failure::Failure,
     micros, span,
     table::{parse, text},
 };
@@ -33,6 +34,34 @@ impl Limits for LocalHome {
         };
         Ok(self.0.database.write(write).await?)
     }
+
+    async fn apply(&self, entry: &LedgerMove, now: Timestamp) -> Result<Reserved, StoreError> {
+        let entry = entry.clone();
+        // One writer: what is read inside the operation is as it was when it is written.
+        let write = move |writing: &mut Writing<'_>| {
+            let items = ledger_items(writing.db, &entry.names())?;
+            let (answer, writes) = entry.decide(&items, now)?;
+            let mut upsert = writing.db.prepare_cached(
+                "INSERT INTO ledger (name, expires_at, item) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at, item = excluded.item",
+            )?;
+            for written in writes {
+                upsert.execute(params![written.name, micros(written.expires_at), written.item])?;
+            }
+            Ok(answer)
+        };
+        Ok(self.0.database.write(write).await?)
+    }
+
+    async fn ledger_items(&self, names: &[String]) -> Result<Vec<Option<String>>, StoreError> {
+        let names = names.to_vec();
+        Ok(self.0.database.read(move |db: &Connection| ledger_items(db, &names)).await?)
+    }
+}
+
+fn ledger_items(db: &Connection, names: &[String]) -> Result<Vec<Option<String>>, Failure> {
+    let mut statement = db.prepare_cached("SELECT item FROM ledger WHERE name = ?1")?;
+    names.iter().map(|name| Ok(statement.query_row([name], |row| row.get(0)).optional()?)).collect()
 }
 
 /// Takes a token from a bucket that will be full at `full_at`, which is all there is to know of a bucket (GCRA).

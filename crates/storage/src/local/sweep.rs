@@ -59,6 +59,8 @@ pub(crate) fn sweep(db: &Connection, now: Timestamp) -> Result<Swept, rusqlite::
         // A bucket that is full again is the same as one never used.
         ("DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE full_at < ?1 LIMIT ?2)", 0),
         ("DELETE FROM answers WHERE (name, value) IN (SELECT name, value FROM answers WHERE presented_at < ?1 LIMIT ?2)", ANSWER_MICROS),
+        // An item of the ledger past its time says the same as none.
+        ("DELETE FROM ledger WHERE name IN (SELECT name FROM ledger WHERE expires_at < ?1 LIMIT ?2)", 0),
         ("DELETE FROM due WHERE shown_until IS NOT NULL AND shown_until < ?1", INDEX_MICROS),
     ];
     let mut swept = Swept { rows: 0, is_done: true };

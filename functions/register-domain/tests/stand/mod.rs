@@ -90,6 +90,7 @@ impl Stand {
             documents: home.clone(),
             callers: home.clone(),
             limits: home.clone(),
+            ca_limits: vec![domains::ledger::CaLimits::lets_encrypt("ca.saas.net")],
             policy: HostnamePolicy { operator_zones: vec![zone.clone()], ..HostnamePolicy::default() },
             zone: ZoneSettings {
                 zone,

@@ -1,0 +1,278 @@
+//! What becomes of a name when the CA's limits, or the CA itself, say no: the real handler over a local home; only DNS and the CA are played.
+#![allow(clippy::unwrap_used, reason = "a test may; its helpers too")]
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use domains::{
+    Actor, Answer, Attempt, BucketShape, CaChoice, ChainEnd, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, HandClock, Hostname,
+    IssuancePolicy, IssueError, Issued, Issuer, Judgement, Limits, Look, LookSchedule, LookSubject, Observed, OrderPlan, OwnershipLookup,
+    OwnershipToken, PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, ServerAnswer, StateName, Step, TenantId, Timestamp, ZoneCut,
+    ZoneSettings,
+    decide::{self, SUSPENDED_AFTER},
+    ledger::{CaLimits, Level},
+};
+use issue_certificate::IssueCertificate;
+use steps::take_nudge;
+use storage::local::{LocalConfig, LocalHome};
+use tempfile::TempDir;
+
+/// Every name leads where it should.
+struct GoodDns;
+
+#[async_trait]
+impl OwnershipLookup for GoodDns {
+    async fn look(&self, subject: &LookSubject) -> Look {
+        let observed = |name: &str, answer: Answer| Observed {
+            name: name.to_owned(),
+            authority: vec![ServerAnswer { server: "ns1.dns.net (192.0.2.53)".into(), answer: answer.clone() }],
+            resolver: answer,
+        };
+        let hostname = subject.hostname.as_str();
+        Look {
+            zone: Ok(ZoneCut { apex: "brand.com".into(), servers: vec!["ns1.dns.net".into()] }),
+            cname: observed(hostname, Answer::Records(vec![subject.routing_target.clone()])),
+            chain: vec![subject.routing_target.clone()],
+            chain_end: ChainEnd::Complete,
+            a: observed(hostname, Answer::NoData),
+            aaaa: observed(hostname, Answer::NoData),
+            txt: observed(&subject.txt_name, Answer::NxDomain),
+            txt_doubled: None,
+            delegation: None,
+            further: domains::Further::default(),
+            queries: 6,
+        }
+    }
+}
+
+/// A CA that answers the next orders with these refusals.
+#[derive(Default)]
+struct Ca {
+    prepared: AtomicU32,
+    orders: AtomicU32,
+    refusals: Mutex<VecDeque<IssueError>>,
+    /// Whether no challenge ever succeeds.
+    fails: Mutex<bool>,
+}
+
+#[async_trait]
+impl Issuer for Ca {
+    fn prepare(&self, _: &ClaimKey) -> Result<PreparedKey, IssueError> {
+        let number = self.prepared.fetch_add(1, SeqCst);
+        Ok(PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: format!("key {number}") })
+    }
+
+    async fn order(&self, _: &Hostname, _: &OrderPlan) -> Result<String, IssueError> {
+        match self.refusals.lock().unwrap().pop_front() {
+            Some(refusal) => Err(refusal),
+            None => Ok(format!("https://ca/order/{}", self.orders.fetch_add(1, SeqCst) + 1)),
+        }
+    }
+
+    async fn complete(&self, _: &Hostname, _: &str, _: &Attempt) -> Result<Issued, IssueError> {
+        if *self.fails.lock().unwrap() {
+            return Err(IssueError::ChallengeFailed { detail: "connection refused".into() });
+        }
+        Ok(Issued {
+            chain: "-----BEGIN CERTIFICATE-----".into(),
+            serial: "03a1".into(),
+            not_before: "2026-11-24T09:00:00Z".parse().unwrap(),
+            not_after: "2027-02-22T09:00:00Z".parse().unwrap(),
+            ari_id: None,
+        })
+    }
+
+    async fn renewal_window(&self, _: CaChoice, _: &str) -> Result<Option<RenewalWindow>, IssueError> {
+        Ok(None)
+    }
+}
+
+struct Stand {
+    issue: IssueCertificate,
+    ca: Arc<Ca>,
+    home: LocalHome,
+    clock: Arc<HandClock>,
+    _folder: TempDir,
+}
+
+impl Stand {
+    fn new(ca_limits: CaLimits) -> Self {
+        let folder = TempDir::new().unwrap();
+        let clock = Arc::new(HandClock::starting_at("2026-11-24T10:00:00Z".parse().unwrap()));
+        let home = LocalHome::open(LocalConfig::new(folder.path(), clock.clone() as Arc<dyn Clock>)).unwrap();
+        let ca = Arc::new(Ca::default());
+        let issue = IssueCertificate {
+            table: Arc::new(home.clone()),
+            issuer: ca.clone(),
+            lookup: Arc::new(GoodDns),
+            zone: ZoneSettings {
+                zone: Hostname::parse_name("edge.saas.net").unwrap(),
+                txt_prefix: "_nameplate".into(),
+                edge_addresses: Vec::new(),
+                issuers: Vec::new(),
+            },
+            looks: LookSchedule::default(),
+            policy: IssuancePolicy::default(),
+            documents: Arc::new(home.clone()),
+            limits: Arc::new(home.clone()),
+            ca_limits,
+            second_ca_limits: None,
+            clock: clock.clone(),
+        };
+        Self { issue, ca, home, clock, _folder: folder }
+    }
+
+    /// A claim that was proved and routed a moment ago.
+    async fn proved(&self, hostname: &str) -> ClaimKey {
+        let key = ClaimKey { hostname: Hostname::parse_name(hostname).unwrap(), tenant: TenantId::parse("brand").unwrap() };
+        let (id, token) = (ClaimId::parse("k3q9x2m7p4").unwrap(), OwnershipToken::parse("nameplate-verify=h5r2t8w6").unwrap());
+        let (looks, now) = (LookSchedule::default(), self.clock.now());
+        let registered = decide::register(key.clone(), id, token, None, &looks, now);
+        self.home.commit(&registered).await.unwrap();
+        let proved = Judgement {
+            proof: Some(Proof::RoutingRecord),
+            routing: Routing::OurTarget,
+            delegation: Delegation::None,
+            txt_values: Vec::new(),
+            finding: None, obstacle: None, advice: None
+        };
+        let change = decide::after_look(&registered.claims[0].item, None, None, &proved, &looks, now, now).unwrap();
+        self.home.commit(&change).await.unwrap();
+        key
+    }
+
+    async fn claim(&self, key: &ClaimKey) -> Claim {
+        self.home.claim(key).await.unwrap().unwrap()
+    }
+
+    /// Takes the step once, and says what stands in the way then, and until when.
+    async fn take(&self, key: &ClaimKey) -> Option<(ProblemCode, Timestamp)> {
+        let nudge = self.claim(key).await.nudge();
+        take_nudge(&self.issue, &nudge).await.unwrap();
+        self.claim(key).await.problem.map(|problem| (problem.code, problem.next_look))
+    }
+
+    fn orders(&self) -> u32 {
+        self.ca.orders.load(SeqCst)
+    }
+
+    fn until(&self, at: Timestamp) {
+        self.clock.advance(Duration::try_from(at.duration_since(self.clock.now())).unwrap() + Duration::from_millis(1));
+    }
+
+    async fn left(&self, bucket: &str, shape: BucketShape) -> u32 {
+        let items = self.home.ledger_items(&[bucket.to_owned()]).await.unwrap();
+        Level::of(bucket, items[0].as_deref(), shape, self.clock.now()).unwrap().left
+    }
+}
+
+/// One order a minute.
+fn one_a_minute() -> CaLimits {
+    let orders = Some(BucketShape { capacity: 1, refill: Duration::from_secs(60) });
+    CaLimits { orders, safety_percent: 100, ..CaLimits::unknown("ca") }
+}
+
+#[tokio::test]
+async fn a_name_that_waits_for_its_turn_says_so_and_is_ordered_when_it_comes() {
+    let stand = Stand::new(one_a_minute());
+    let (first, second) = (stand.proved("a.brand.com").await, stand.proved("b.brand.com").await);
+    assert_eq!(stand.take(&first).await, None);
+    let (code, turn) = stand.take(&second).await.expect("a second order in one minute");
+    assert_eq!((code, stand.orders()), (ProblemCode::CaQueued, 1));
+    let waiting = stand.claim(&second).await;
+    let problem = waiting.problem.as_ref().unwrap();
+    assert_eq!((problem.actor, waiting.steps()), (Actor::Nameplate, vec![(Step::IssueCertificate, turn)]));
+    assert!(problem.expected.contains("new orders of this account"), "{problem:?}");
+    assert_eq!(waiting.issuance().unwrap().failures, 0, "waiting is no failure");
+
+    stand.take(&second).await;
+    assert_eq!((stand.claim(&second).await, stand.orders()), (waiting, 1), "an early message does nothing");
+    stand.until(turn);
+    assert_eq!(stand.take(&second).await, None);
+    assert_eq!((stand.claim(&second).await.state.name(), stand.orders()), (StateName::Active, 2));
+}
+
+#[tokio::test]
+async fn a_wait_that_the_ca_asks_for_holds_for_every_name_and_takes_no_second_token() {
+    let limits = CaLimits::lets_encrypt("ca");
+    let orders = limits.shown(None).into_iter().find(|(bucket, _)| *bucket == limits.orders_bucket()).unwrap().1;
+    let stand = Stand::new(limits.clone());
+    let (first, second) = (stand.proved("a.brand.com").await, stand.proved("b.other.com").await);
+    let detail = "too many new orders (300) from this account in the last 3h0m0s".to_owned();
+    stand.ca.refusals.lock().unwrap().push_back(IssueError::RateLimited { retry_after: Some(Duration::from_secs(300)), detail });
+    let (code, again) = stand.take(&first).await.unwrap();
+    assert_eq!((code, again.duration_since(stand.clock.now()).as_secs()), (ProblemCode::CaRateLimited, 300));
+
+    let (code, turn) = stand.take(&second).await.expect("the other name did not heed the CA");
+    assert_eq!((code, stand.orders()), (ProblemCode::CaRateLimited, 0));
+    assert!(turn >= again && stand.claim(&second).await.problem.unwrap().saw.contains("too many new orders"));
+    stand.until(turn);
+    assert_eq!(stand.take(&first).await, None);
+    assert_eq!(stand.take(&second).await, None);
+    assert_eq!((stand.orders(), stand.left(&limits.orders_bucket(), orders).await), (2, 239), "the first took its token twice");
+}
+
+#[tokio::test]
+async fn an_order_that_died_gives_back_what_only_certificates_use_up() {
+    let limits = CaLimits::lets_encrypt("ca");
+    let stand = Stand::new(limits.clone());
+    let key = stand.proved("a.brand.com").await;
+    let domain = limits.shown(Some(&key.hostname)).into_iter().find(|(bucket, _)| bucket.contains("domain")).unwrap();
+    *stand.ca.fails.lock().unwrap() = true;
+    assert_eq!(stand.take(&key).await.unwrap().0, ProblemCode::CaChallengeFailed);
+    assert_eq!((stand.orders(), stand.left(&domain.0, domain.1).await), (1, 40));
+}
+
+#[tokio::test]
+async fn a_name_that_keeps_failing_is_tried_ever_more_rarely_and_then_only_when_somebody_asks() {
+    let stand = Stand::new(CaLimits::lets_encrypt("ca"));
+    let key = stand.proved("a.brand.com").await;
+    *stand.ca.fails.lock().unwrap() = true;
+    let (mut waits, mut orders_at) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        let before = stand.orders();
+        let (code, next) = stand.take(&key).await.unwrap();
+        if stand.orders() > before {
+            orders_at.push(stand.clock.now());
+            waits.push(next.duration_since(stand.clock.now()).as_secs());
+        }
+        if code == ProblemCode::CaSuspended {
+            break;
+        }
+        stand.until(next);
+    }
+    assert_eq!((orders_at.len(), stand.orders()), (SUSPENDED_AFTER as usize, SUSPENDED_AFTER));
+    assert_eq!(waits[..6], [60, 60, 600, 6_000, 86_400, 86_400], "{waits:?}");
+    let in_an_hour = |at: &Timestamp| orders_at.iter().filter(|other| (0..3_600).contains(&other.duration_since(*at).as_secs())).count();
+    assert!(orders_at.iter().all(|at| in_an_hour(at) <= 4), "as many as the CA counts as too many");
+
+    stand.clock.advance(Duration::from_secs(40 * 86_400));
+    stand.take(&key).await;
+    assert_eq!(stand.orders(), SUSPENDED_AFTER, "a suspended name was ordered by itself");
+    *stand.ca.fails.lock().unwrap() = false;
+    let asked = decide::look_now(&stand.claim(&key).await, stand.clock.now()).expect("a person may ask");
+    stand.home.commit(&asked).await.unwrap();
+    assert_eq!(stand.take(&key).await, None);
+    assert_eq!(stand.claim(&key).await.state.name(), StateName::Active);
+}
+
+#[tokio::test]
+async fn a_name_that_the_ca_paused_waits_for_the_operator_with_the_page_to_visit() {
+    let stand = Stand::new(CaLimits::lets_encrypt("ca"));
+    let key = stand.proved("a.brand.com").await;
+    let detail = "Please visit: https://portal.letsencrypt.org/sfe/v1/unpause?jwt=abc".to_owned();
+    stand.ca.refusals.lock().unwrap().push_back(IssueError::Paused { detail });
+    assert_eq!(stand.take(&key).await.unwrap().0, ProblemCode::CaPaused);
+    let problem = stand.claim(&key).await.problem.unwrap();
+    assert!(problem.actor == Actor::Operator && problem.saw.contains("unpause?jwt=abc"), "{problem:?}");
+    stand.clock.advance(Duration::from_secs(40 * 86_400));
+    stand.take(&key).await;
+    assert_eq!(stand.orders(), 0, "a paused name was ordered by itself");
+}
