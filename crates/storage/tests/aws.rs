@@ -1,0 +1,173 @@
+//! The AWS home passes the suite over real sockets: against ministack, and against an account when there is one to test with.
+//!
+//! `NAMEPLATE_AWS_TEST=1` with ordinary AWS credentials runs the second, in tables, queues and buckets of its own, which it deletes.
+#![allow(clippy::unwrap_used, reason = "a test may; its helpers too")]
+
+#[path = "stand/ministack.rs"]
+mod ministack;
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use domains::{BundleBucket, Clock, CommitError, DomainTable, ObjectCondition, StoreError, SystemClock, Timestamp};
+use futures_util::{FutureExt, StreamExt, stream};
+use ministack::Ministack;
+use storage::{
+    aws::{Access, AwsHome, Places, definitions},
+    conformance::{self, Stand, fixtures},
+};
+
+const MAX_RECEIVES: u32 = 4;
+/// How many checks run at once; most of their time they wait.
+const AT_ONCE: usize = 8;
+
+/// Homes of their own, under one prefix.
+struct AwsStand {
+    access: Access,
+    prefix: String,
+    made: AtomicUsize,
+    places: Mutex<Vec<Places>>,
+}
+
+impl AwsStand {
+    fn new(access: Access) -> Self {
+        // Bucket names are the world's: the moment makes them ours.
+        let prefix = format!("nameplate-test-{}-{}", std::process::id(), SystemClock.now().as_microsecond());
+        Self { access, prefix, made: AtomicUsize::new(0), places: Mutex::default() }
+    }
+
+    /// Deletes everything it made.
+    async fn clear(&self) {
+        let places = std::mem::take(&mut *self.places.lock().unwrap());
+        for places in places {
+            definitions::delete(&self.access, &places).await.unwrap();
+        }
+    }
+}
+
+/// One check's own view of the stand: what was made last is its own.
+struct One {
+    stand: Arc<AwsStand>,
+    last: Mutex<Option<Places>>,
+}
+
+#[async_trait]
+impl Stand for One {
+    type Home = AwsHome;
+
+    async fn fresh(&self) -> AwsHome {
+        let number = self.stand.made.fetch_add(1, Ordering::Relaxed);
+        let made = definitions::create(&self.stand.access, &format!("{}-{number}", self.stand.prefix), MAX_RECEIVES).await;
+        let places = made.unwrap();
+        self.stand.places.lock().unwrap().push(places.clone());
+        *self.last.lock().unwrap() = Some(places.clone());
+        AwsHome::open(&self.stand.access, places).await
+    }
+
+    async fn reopened(&self, home: AwsHome) -> AwsHome {
+        drop(home);
+        let places = self.last.lock().unwrap().clone().unwrap();
+        AwsHome::open(&self.stand.access, places).await
+    }
+
+    async fn pass(&self, _: &AwsHome, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn max_receives(&self) -> u32 {
+        MAX_RECEIVES
+    }
+}
+
+async fn passes_the_suite(access: Access) {
+    let stand = Arc::new(AwsStand::new(access));
+    let began = Instant::now();
+    let only = std::env::var("NAMEPLATE_CHECK").ok();
+    let checks = conformance::CHECKS.iter().filter(|check| only.as_deref().is_none_or(|only| only == **check));
+    let failed: Vec<&str> = stream::iter(checks)
+        .map(|check| {
+            let one = One { stand: stand.clone(), last: Mutex::default() };
+            async move {
+                let began = Instant::now();
+                let ran = AssertUnwindSafe(conformance::run(&one, check)).catch_unwind().await;
+                println!("{check}: {} in {:.1?}", if ran.is_ok() { "holds" } else { "DOES NOT HOLD" }, began.elapsed());
+                ran.err().map(|_| *check)
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter_map(async |failed| failed)
+        .collect()
+        .await;
+    stand.clear().await;
+    println!("{} checks in {:.1?}", conformance::CHECKS.len(), began.elapsed());
+    assert!(failed.is_empty(), "the AWS home does not keep to its contract: {failed:?}");
+}
+
+fn stand_in() -> (tempfile::TempDir, Ministack, Access) {
+    let folder = tempfile::tempdir().unwrap();
+    let ministack = Ministack::start(&folder.path().join("ministack.log"));
+    let access = Access::StandIn { endpoint: ministack.endpoint.clone() };
+    (folder, ministack, access)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_aws_home_passes_the_suite_on_a_stand_in() {
+    let (_folder, _ministack, access) = stand_in();
+    passes_the_suite(access).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_aws_home_passes_the_suite_on_an_account() {
+    if std::env::var("NAMEPLATE_AWS_TEST").as_deref() != Ok("1") {
+        println!("not run: NAMEPLATE_AWS_TEST=1 with AWS credentials runs the suite against that account");
+        return;
+    }
+    passes_the_suite(Access::Ambient).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_or_not_answering_is_never_an_absence() {
+    let (_folder, ministack, access) = stand_in();
+    let made = definitions::create(&access, "nameplate-errors", MAX_RECEIVES).await.unwrap();
+    let nowhere = Places { table: "no-such-table".into(), bucket: "no-such-bucket".into(), ..made.clone() };
+    let home = AwsHome::open(&access, nowhere).await;
+    assert!(matches!(home.claim(&fixtures::key(1)).await, Err(StoreError::Defect { .. })), "a missing table is ours to mend");
+    assert!(matches!(home.get("edge.json").await, Err(StoreError::Defect { .. })), "a missing bucket is not a missing object");
+    let put = home.put("edge.json", b"x", &ObjectCondition::Absent).await;
+    assert!(matches!(put, Err(CommitError::Store(StoreError::Defect { .. }))), "{put:?}");
+
+    let home = AwsHome::open(&access, made).await;
+    assert_eq!(home.claim(&fixtures::key(1)).await.unwrap(), None);
+    drop(ministack);
+    assert!(matches!(home.claim(&fixtures::key(1)).await, Err(StoreError::Unavailable { .. })), "nobody answers");
+    assert!(matches!(home.get("edge.json").await, Err(StoreError::Unavailable { .. })), "nobody answers");
+    let created = home.commit(&fixtures::created(fixtures::claim(fixtures::key(1), 1, SystemClock.now()))).await;
+    assert!(matches!(created, Err(CommitError::Store(StoreError::Unavailable { .. }))), "{created:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purging_leaves_one_stored_version() {
+    let (_folder, _ministack, access) = stand_in();
+    let places = definitions::create(&access, "nameplate-versions", MAX_RECEIVES).await.unwrap();
+    let home = AwsHome::open(&access, places.clone()).await;
+    let (name, neighbour) = ("sites/shop.brand.com.json", "sites/shop.brand.com.json.more");
+    for (name, body) in [(name, "1"), (neighbour, "1"), (name, "2"), (neighbour, "2"), (name, "3")] {
+        let seen = home.get(name).await.unwrap().map_or(ObjectCondition::Absent, |(_, etag)| ObjectCondition::Matches(etag));
+        home.put(name, body.as_bytes(), &seen).await.unwrap();
+    }
+    assert_eq!(definitions::stored_versions(&access, &places, name).await.unwrap(), 5, "the name and its neighbour");
+    home.purge_older(name).await.unwrap();
+    assert_eq!(definitions::stored_versions(&access, &places, name).await.unwrap(), 3, "a neighbour's versions stay");
+    assert_eq!(home.get(name).await.unwrap().unwrap().0, b"3");
+}
