@@ -68,13 +68,13 @@ impl Stand for One {
         let places = made.unwrap();
         self.stand.places.lock().unwrap().push(places.clone());
         *self.last.lock().unwrap() = Some(places.clone());
-        AwsHome::open(&self.stand.access, places).await
+        AwsHome::open(&self.stand.access, places, Arc::new(SystemClock)).await
     }
 
     async fn reopened(&self, home: AwsHome) -> AwsHome {
         drop(home);
         let places = self.last.lock().unwrap().clone().unwrap();
-        AwsHome::open(&self.stand.access, places).await
+        AwsHome::open(&self.stand.access, places, Arc::new(SystemClock)).await
     }
 
     async fn pass(&self, _: &AwsHome, time: Duration) {
@@ -141,13 +141,13 @@ async fn what_is_not_there_or_not_answering_is_never_an_absence() {
     let (_folder, ministack, access) = stand_in();
     let made = definitions::create(&access, "nameplate-errors", MAX_RECEIVES).await.unwrap();
     let nowhere = Places { table: "no-such-table".into(), bucket: "no-such-bucket".into(), ..made.clone() };
-    let home = AwsHome::open(&access, nowhere).await;
+    let home = AwsHome::open(&access, nowhere, Arc::new(SystemClock)).await;
     assert!(matches!(home.claim(&fixtures::key(1)).await, Err(StoreError::Defect { .. })), "a missing table is ours to mend");
     assert!(matches!(home.get("edge.json").await, Err(StoreError::Defect { .. })), "a missing bucket is not a missing object");
     let put = home.put("edge.json", b"x", &ObjectCondition::Absent).await;
     assert!(matches!(put, Err(CommitError::Store(StoreError::Defect { .. }))), "{put:?}");
 
-    let home = AwsHome::open(&access, made).await;
+    let home = AwsHome::open(&access, made, Arc::new(SystemClock)).await;
     assert_eq!(home.claim(&fixtures::key(1)).await.unwrap(), None);
     drop(ministack);
     assert!(matches!(home.claim(&fixtures::key(1)).await, Err(StoreError::Unavailable { .. })), "nobody answers");
@@ -160,7 +160,7 @@ async fn what_is_not_there_or_not_answering_is_never_an_absence() {
 async fn purging_leaves_one_stored_version() {
     let (_folder, _ministack, access) = stand_in();
     let places = definitions::create(&access, "nameplate-versions", MAX_RECEIVES).await.unwrap();
-    let home = AwsHome::open(&access, places.clone()).await;
+    let home = AwsHome::open(&access, places.clone(), Arc::new(SystemClock)).await;
     let (name, neighbour) = ("sites/shop.brand.com.json", "sites/shop.brand.com.json.more");
     for (name, body) in [(name, "1"), (neighbour, "1"), (name, "2"), (neighbour, "2"), (name, "3")] {
         let seen = home.get(name).await.unwrap().map_or(ObjectCondition::Absent, |(_, etag)| ObjectCondition::Matches(etag));

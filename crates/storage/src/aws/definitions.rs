@@ -8,7 +8,9 @@
 //! | its index `due` | | `due_shard` = `due#<0..7>`; `due_at` = `<time>#<hostname>#<tenant>` |
 //! | its index `by-state` | | `by_state` = `<state>#<0..3>`; `listed_as` = `<hostname>#<tenant>` |
 //! | its index `by-tenant` | | `by_tenant`; `listed_as` |
-//! | second table, no stream | `<prefix>-limits` | `pk` = `limit#<bucket>`, `caller#<hash>`, `mark#<name>`; TTL on `expires_at` |
+//! | its index `events` | | `event_shard` = `event#<0..7>`; `event_sort` = `<time>#<hostname>#<tenant>#<sequence>` |
+//! | its index `tenant-events` | | `event_tenant`; `event_sort` |
+//! | second table, no stream | `<prefix>-limits` | `pk` = `limit#<bucket>`, `caller#<hash>`, `mark#<name>`, each with `sk` = `-`; `document#<kind>` with `sk` = its id; TTL on `expires_at` |
 //! | three queues | `<prefix>-<step>` | each with its dead letters in `<name>-dead` |
 //! | bucket, versioned | as given | `sites/…`, `index/…`, `edge.json` |
 //!
@@ -38,7 +40,18 @@ pub struct IndexDefinition {
     /// Its sort key.
     pub sort: &'static str,
     /// What it holds beside the keys of table and index.
-    pub projected: &'static [&'static str],
+    pub projected: Projected,
+}
+
+/// What an index holds beside the keys of table and index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projected {
+    /// Nothing.
+    Keys,
+    /// These attributes.
+    Some(&'static [&'static str]),
+    /// The whole item.
+    All,
 }
 
 /// A table, billed by request.
@@ -58,18 +71,30 @@ pub struct TableDefinition {
 
 /// What is due when.
 pub const DUE: IndexDefinition =
-    IndexDefinition { name: "due", partition: "due_shard", sort: "due_at", projected: &["version", "due_step"] };
+    IndexDefinition { name: "due", partition: "due_shard", sort: "due_at", projected: Projected::Some(&["version", "due_step"]) };
 /// Claims of one state, in hostname order.
-pub const BY_STATE: IndexDefinition = IndexDefinition { name: "by-state", partition: "by_state", sort: "listed_as", projected: &[] };
+pub const BY_STATE: IndexDefinition =
+    IndexDefinition { name: "by-state", partition: "by_state", sort: "listed_as", projected: Projected::Keys };
 /// Claims of one tenant, in hostname order. Not by `tenant` itself: an owner item has one that may be null, which no index takes.
 pub const BY_TENANT: IndexDefinition =
-    IndexDefinition { name: "by-tenant", partition: "by_tenant", sort: "listed_as", projected: &["by_state"] };
+    IndexDefinition { name: "by-tenant", partition: "by_tenant", sort: "listed_as", projected: Projected::Some(&["by_state"]) };
+/// History as one feed, spread over partitions by claim.
+pub const EVENTS: IndexDefinition =
+    IndexDefinition { name: "events", partition: "event_shard", sort: "event_sort", projected: Projected::All };
+/// History as one feed a tenant.
+pub const TENANT_EVENTS: IndexDefinition =
+    IndexDefinition { name: "tenant-events", partition: "event_tenant", sort: "event_sort", projected: Projected::All };
 /// Claims, owners, certificates and history.
-pub const DOMAINS: TableDefinition =
-    TableDefinition { suffix: "domains", keys: &["pk", "sk"], indexes: &[DUE, BY_STATE, BY_TENANT], streams: true, ttl: None };
-/// Token buckets, callers and marks.
+pub const DOMAINS: TableDefinition = TableDefinition {
+    suffix: "domains",
+    keys: &["pk", "sk"],
+    indexes: &[DUE, BY_STATE, BY_TENANT, EVENTS, TENANT_EVENTS],
+    streams: true,
+    ttl: None,
+};
+/// Token buckets, callers, marks and documents.
 pub const LIMITS: TableDefinition =
-    TableDefinition { suffix: "limits", keys: &["pk"], indexes: &[], streams: false, ttl: Some("expires_at") };
+    TableDefinition { suffix: "limits", keys: &["pk", "sk"], indexes: &[], streams: false, ttl: Some("expires_at") };
 
 /// How long a received message stays invisible unless its receiver says otherwise: longer than any step may take.
 pub const VISIBILITY: Duration = Duration::from_secs(180);
@@ -138,8 +163,9 @@ async fn create_table(dynamo: &aws_sdk_dynamodb::Client, name: &str, table: &Tab
     }
     for index in table.indexes {
         let projection = match index.projected {
-            [] => Projection::builder().projection_type(ProjectionType::KeysOnly),
-            some => Projection::builder()
+            Projected::Keys => Projection::builder().projection_type(ProjectionType::KeysOnly),
+            Projected::All => Projection::builder().projection_type(ProjectionType::All),
+            Projected::Some(some) => Projection::builder()
                 .projection_type(ProjectionType::Include)
                 .set_non_key_attributes(Some(some.iter().map(|name| (*name).to_owned()).collect())),
         };

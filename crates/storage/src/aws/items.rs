@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use domains::{Claim, ClaimKey, Hostname, SiteVersion, StateName, StoreError, TenantId, Timestamp};
+use domains::{Claim, ClaimKey, HistoryEntry, Hostname, SiteVersion, StateName, StoreError, TenantId, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
@@ -18,6 +18,9 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 ///
 /// Source: DynamoDB partition throughput, docs.aws.amazon.com/amazondynamodb (read 2026-11).
 const DUE_SHARDS: u8 = 8;
+
+/// How many partitions the feed of events is spread over, by claim, so that one claim's events lie together.
+const EVENT_SHARDS: u8 = 8;
 
 /// How many partitions each state is spread over in the listing of all claims.
 const STATE_SHARDS: u8 = 4;
@@ -74,14 +77,24 @@ pub(super) fn item(hostname: &Hostname, sk: String, kind: &str, value: &impl Ser
 pub(super) fn claim_item(claim: &Claim) -> Result<Item, StoreError> {
     let hostname = &claim.key.hostname;
     let mut item = item(hostname, claim_key(&claim.key.tenant), "claim", claim)?;
-    item.insert("by_state".to_owned(), text(state_partition(claim.state.name(), shard(hostname, STATE_SHARDS))));
+    item.insert("by_state".to_owned(), text(state_partition(claim.state.name(), shard(hostname.as_str(), STATE_SHARDS))));
     item.insert("by_tenant".to_owned(), text(claim.key.tenant.as_str()));
     item.insert("listed_as".to_owned(), text(listed_as(&claim.key)));
     if let Some((step, at)) = claim.next_step() {
-        item.insert("due_shard".to_owned(), text(format!("due#{}", shard(hostname, DUE_SHARDS))));
+        item.insert("due_shard".to_owned(), text(format!("due#{}", shard(hostname.as_str(), DUE_SHARDS))));
         item.insert("due_at".to_owned(), text(format!("{}#{}", time_up(at), listed_as(&claim.key))));
         item.insert("due_step".to_owned(), text(step.as_str()));
     }
+    Ok(item)
+}
+
+/// A history entry as an item, with what its feeds are sorted by.
+pub(super) fn history_item(entry: &HistoryEntry) -> Result<Item, StoreError> {
+    let ClaimKey { hostname, tenant } = &entry.key;
+    let mut item = item(hostname, history_key(tenant, entry.sequence), "history", entry)?;
+    item.insert("event_shard".to_owned(), text(format!("event#{}", shard(&listed_as(&entry.key), EVENT_SHARDS))));
+    item.insert("event_tenant".to_owned(), text(tenant.as_str()));
+    item.insert("event_sort".to_owned(), text(format!("{}#{}#{:020}", time_up(entry.at), listed_as(&entry.key), entry.sequence)));
     Ok(item)
 }
 
@@ -108,8 +121,8 @@ pub(super) fn claim_of(item: &Item) -> Result<ClaimKey, StoreError> {
     })
 }
 
-fn shard(hostname: &Hostname, shards: u8) -> u8 {
-    Sha256::digest(hostname.as_str().as_bytes())[0] % shards
+fn shard(name: &str, shards: u8) -> u8 {
+    Sha256::digest(name.as_bytes())[0] % shards
 }
 
 fn listed_as(key: &ClaimKey) -> String {
@@ -122,6 +135,10 @@ fn state_partition(state: StateName, shard: u8) -> String {
 
 pub(super) fn due_partitions() -> Vec<String> {
     (0..DUE_SHARDS).map(|shard| format!("due#{shard}")).collect()
+}
+
+pub(super) fn event_partitions() -> Vec<String> {
+    (0..EVENT_SHARDS).map(|shard| format!("event#{shard}")).collect()
 }
 
 /// The partitions of the listing of claims in one state, or in any.

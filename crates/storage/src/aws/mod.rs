@@ -9,7 +9,9 @@
 mod bucket;
 mod clients;
 pub mod definitions;
+mod documents;
 mod due;
+mod events;
 mod failure;
 mod feed;
 mod indexes;
@@ -20,6 +22,8 @@ mod second_table;
 mod table;
 
 use std::sync::Arc;
+
+use domains::Clock;
 
 pub use clients::Access;
 
@@ -32,6 +36,7 @@ pub struct AwsHome(Arc<Inner>);
 
 struct Inner {
     places: Places,
+    clock: Arc<dyn Clock>,
     dynamo: aws_sdk_dynamodb::Client,
     sqs: aws_sdk_sqs::Client,
     s3: aws_sdk_s3::Client,
@@ -40,10 +45,11 @@ struct Inner {
 
 impl AwsHome {
     /// Prepares to ask; nothing is asked yet, and nothing is made.
-    pub async fn open(access: &Access, places: Places) -> Self {
+    pub async fn open(access: &Access, places: Places, clock: Arc<dyn Clock>) -> Self {
         let sdk = clients::sdk_config(access).await;
         Self(Arc::new(Inner {
             places,
+            clock,
             dynamo: aws_sdk_dynamodb::Client::new(&sdk),
             sqs: aws_sdk_sqs::Client::new(&sdk),
             s3: aws_sdk_s3::Client::new(&sdk),

@@ -23,6 +23,9 @@ const RACES: usize = 10;
 /// How long after it is full again a bucket is swept.
 const SWEPT_AFTER: i64 = 86_400;
 
+/// The sort key of an item that is alone in its partition.
+const SOLE: &str = "-";
+
 /// What a bucket answered to one conditional write.
 enum Taking {
     Taken,
@@ -90,16 +93,26 @@ impl AwsHome {
     }
 
     fn update(&self, pk: &str) -> aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
-        self.0.dynamo.update_item().table_name(&self.0.places.second_table).key("pk", text(pk))
+        self.0.dynamo.update_item().table_name(&self.0.places.second_table).key("pk", text(pk)).key("sk", text(SOLE))
     }
 
     async fn second(&self, pk: String) -> Result<Option<Item>, StoreError> {
-        let asked = self.0.dynamo.get_item().table_name(&self.0.places.second_table).key("pk", text(pk)).consistent_read(true).send().await;
+        let asked = self
+            .0
+            .dynamo
+            .get_item()
+            .table_name(&self.0.places.second_table)
+            .key("pk", text(pk))
+            .key("sk", text(SOLE))
+            .consistent_read(true)
+            .send()
+            .await;
         Ok(asked.map_err(|error| failure::classify("reading the second table", &error))?.item)
     }
 
     async fn put_second(&self, pk: String, mut item: Item) -> Result<(), StoreError> {
         item.insert("pk".to_owned(), text(pk));
+        item.insert("sk".to_owned(), text(SOLE));
         let put = self.0.dynamo.put_item().table_name(&self.0.places.second_table).set_item(Some(item)).send().await;
         put.map(|_| ()).map_err(|error| failure::classify("writing the second table", &error))
     }

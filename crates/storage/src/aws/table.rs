@@ -19,12 +19,14 @@ use serde::de::DeserializeOwned;
 
 use super::{
     AwsHome, failure,
-    items::{self, Item, OWNER_KEY, certificate_key, claim_key, history_key, number},
+    items::{self, Item, OWNER_KEY, certificate_key, claim_key, number},
 };
 use crate::checks;
 
 /// How often a transaction that met another one is tried in all.
 const MEETINGS: u32 = 6;
+/// How old history may be when its commit ends, by [`domains::EVENTS_LAG`]'s own account.
+const HISTORY_LIFE: Duration = Duration::from_secs(10);
 /// The pause after the first meeting; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
@@ -52,6 +54,18 @@ impl DomainTable for AwsHome {
         if writes.is_empty() {
             return Ok(());
         }
+        let Some(oldest) = change.history.iter().map(|entry| entry.at).min() else { return self.write(writes).await };
+        // The feed of events is read behind the newest by a lag that leaves a commit so much time, and no more.
+        let age = Duration::try_from(self.0.clock.now().duration_since(oldest)).unwrap_or_default();
+        let Some(left) = HISTORY_LIFE.checked_sub(age) else { return Err(CommitError::Conflict) };
+        let late = |_| StoreError::Unavailable { detail: format!("writing a transaction: not within {left:?}") };
+        tokio::time::timeout(left, self.write(writes)).await.map_err(late)?
+    }
+}
+
+impl AwsHome {
+    /// Writes a transaction, again when it met another one.
+    pub(super) async fn write(&self, writes: Vec<TransactWriteItem>) -> Result<(), CommitError> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..MEETINGS {
             match self.transact(writes.clone()).await {
@@ -107,8 +121,7 @@ impl AwsHome {
             writes.push(self.put(item, condition(put.expected))?);
         }
         for entry in &change.history {
-            let item = items::item(&entry.key.hostname, history_key(&entry.key.tenant, entry.sequence), "history", entry)?;
-            writes.push(self.put(item, Condition::Absent)?);
+            writes.push(self.put(items::history_item(entry)?, Condition::Absent)?);
         }
         if let Some(certificate) = &change.certificate {
             let item = items::item(&certificate.hostname, certificate_key(certificate.version), "certificate", certificate)?;
@@ -123,31 +136,36 @@ impl AwsHome {
     }
 
     fn put(&self, item: Item, condition: Condition) -> Result<TransactWriteItem, StoreError> {
-        let put = PutItem::builder().table_name(&self.0.places.table).set_item(Some(item));
-        let put = match condition {
-            Condition::None => put,
-            Condition::Absent => put.condition_expression("attribute_not_exists(pk)"),
-            Condition::Version(expected) => put
-                .condition_expression("#version = :expected")
-                .expression_attribute_names("#version", "version")
-                .expression_attribute_values(":expected", number(expected)),
-        };
-        Ok(TransactWriteItem::builder().put(put.build().map_err(unbuildable)?).build())
+        put(&self.0.places.table, item, condition)
     }
 }
 
+/// A put as a transaction's part.
+pub(super) fn put(table: &str, item: Item, condition: Condition) -> Result<TransactWriteItem, StoreError> {
+    let put = PutItem::builder().table_name(table).set_item(Some(item));
+    let put = match condition {
+        Condition::None => put,
+        Condition::Absent => put.condition_expression("attribute_not_exists(pk)"),
+        Condition::Version(expected) => put
+            .condition_expression("#version = :expected")
+            .expression_attribute_names("#version", "version")
+            .expression_attribute_values(":expected", number(expected)),
+    };
+    Ok(TransactWriteItem::builder().put(put.build().map_err(unbuildable)?).build())
+}
+
 /// What must be true of an item for it to be written.
-enum Condition {
+pub(super) enum Condition {
     None,
     Absent,
     Version(u64),
 }
 
-fn condition(expected: Option<u64>) -> Condition {
+pub(super) fn condition(expected: Option<u64>) -> Condition {
     expected.map_or(Condition::Absent, Condition::Version)
 }
 
-fn unbuildable(error: aws_sdk_dynamodb::error::BuildError) -> StoreError {
+pub(super) fn unbuildable(error: aws_sdk_dynamodb::error::BuildError) -> StoreError {
     StoreError::Defect { detail: format!("a transaction cannot be put together: {error}") }
 }
 
