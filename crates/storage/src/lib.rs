@@ -18,4 +18,3 @@ pub mod consumers;
 mod cursor;
 pub mod local;
 pub mod objects;
-mod places;

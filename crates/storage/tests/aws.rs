@@ -23,6 +23,10 @@ use storage::{
     aws::{Access, AwsHome, Places, definitions},
     conformance::{self, Stand, fixtures},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 const MAX_RECEIVES: u32 = 4;
 /// How many checks run at once; most of their time they wait.
@@ -154,6 +158,52 @@ async fn what_is_not_there_or_not_answering_is_never_an_absence() {
     assert!(matches!(home.get("edge.json").await, Err(StoreError::Unavailable { .. })), "nobody answers");
     let created = home.commit(&fixtures::created(fixtures::claim(fixtures::key(1), 1, SystemClock.now()))).await;
     assert!(matches!(created, Err(CommitError::Store(StoreError::Unavailable { .. }))), "{created:?}");
+}
+
+/// Passes connections on, and cuts the first that carries a transaction once it was answered, so that its answer is lost.
+async fn losing_one_answer(endpoint: &str) -> (String, Arc<AtomicUsize>) {
+    let behind = endpoint.strip_prefix("http://").unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, lost) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counter = lost.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (behind, lost) = (behind.clone(), counter.clone());
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(behind).await.unwrap();
+                let mut head = vec![0; 65_536];
+                let read = client.read(&mut head).await.unwrap_or(0);
+                server.write_all(&head[..read]).await.unwrap();
+                let is_transaction = String::from_utf8_lossy(&head[..read]).contains("TransactWriteItems");
+                if is_transaction && lost.fetch_add(1, Ordering::SeqCst) == 0 {
+                    let (mut from, mut to) = (client.split().0, server.split());
+                    let mut answer = [0; 1];
+                    tokio::select! {
+                        _ = tokio::io::copy(&mut from, &mut to.1) => {}
+                        answered = to.0.read(&mut answer) => assert_eq!(answered.unwrap(), 1, "the transaction was answered"),
+                    }
+                    return;
+                }
+                // Either side may close first; that is the end of this connection and of nothing else.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (format!("http://{address}"), lost)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_was_lost_is_not_taken_for_another_writers() {
+    let (_folder, ministack, access) = stand_in();
+    let places = definitions::create(&access, "nameplate-lost", MAX_RECEIVES).await.unwrap();
+    let (endpoint, lost) = losing_one_answer(&ministack.endpoint).await;
+    let home = AwsHome::open(&Access::StandIn { endpoint }, places, Arc::new(SystemClock)).await;
+    let claim = fixtures::claim(fixtures::key(1), 1, SystemClock.now());
+    home.commit(&fixtures::created(claim.clone())).await.unwrap();
+    assert_eq!(lost.load(Ordering::SeqCst), 2, "one attempt whose answer was lost, and one more");
+    assert_eq!(home.claim(&claim.key).await.unwrap().as_ref(), Some(&claim));
+    let again = home.commit(&fixtures::created(claim)).await;
+    assert!(matches!(again, Err(CommitError::Conflict)), "a second commit is another one: {again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

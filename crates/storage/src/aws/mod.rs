@@ -17,6 +17,7 @@ mod feed;
 mod indexes;
 mod items;
 mod listings;
+mod places;
 mod queues;
 mod second_table;
 mod table;
@@ -27,8 +28,8 @@ use domains::Clock;
 
 pub use clients::Access;
 
-pub use crate::places::Places;
 use feed::Feed;
+pub use places::Places;
 
 /// The home on AWS. Clones share their connections.
 #[derive(Clone)]
