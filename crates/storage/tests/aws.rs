@@ -16,7 +16,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use domains::{BundleBucket, Clock, CommitError, DomainTable, ObjectCondition, StoreError, SystemClock, Timestamp};
+use domains::{
+    BucketShape, BundleBucket, Clock, CommitError, DomainTable, Lane, LedgerMove, Limits, ObjectCondition, Reserved, StoreError,
+    SystemClock, TenantId, Timestamp,
+    ledger::{Level, Need, Reservation},
+};
 use futures_util::{FutureExt, StreamExt, stream};
 use ministack::Ministack;
 use storage::{
@@ -160,7 +164,7 @@ async fn what_is_not_there_or_not_answering_is_never_an_absence() {
     assert!(matches!(created, Err(CommitError::Store(StoreError::Unavailable { .. }))), "{created:?}");
 }
 
-/// Passes connections on, and cuts the first that carries a transaction once it was answered, so that its answer is lost.
+/// Passes connections on, and cuts the first that carries a transaction when that is answered, so that its answer is lost.
 async fn losing_one_answer(endpoint: &str) -> (String, Arc<AtomicUsize>) {
     let behind = endpoint.strip_prefix("http://").unwrap().to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -171,21 +175,27 @@ async fn losing_one_answer(endpoint: &str) -> (String, Arc<AtomicUsize>) {
             let (behind, lost) = (behind.clone(), counter.clone());
             tokio::spawn(async move {
                 let mut server = TcpStream::connect(behind).await.unwrap();
-                let mut head = vec![0; 65_536];
-                let read = client.read(&mut head).await.unwrap_or(0);
-                server.write_all(&head[..read]).await.unwrap();
-                let is_transaction = String::from_utf8_lossy(&head[..read]).contains("TransactWriteItems");
-                if is_transaction && lost.fetch_add(1, Ordering::SeqCst) == 0 {
-                    let (mut from, mut to) = (client.split().0, server.split());
-                    let mut answer = [0; 1];
-                    tokio::select! {
-                        _ = tokio::io::copy(&mut from, &mut to.1) => {}
-                        answered = to.0.read(&mut answer) => assert_eq!(answered.unwrap(), 1, "the transaction was answered"),
-                    }
-                    return;
-                }
+                let ((mut asked, mut to_client), (mut answered, mut to_server)) = (client.split(), server.split());
+                let (mut request, mut answer, mut is_cut) = (vec![0; 65_536], vec![0; 65_536], false);
                 // Either side may close first; that is the end of this connection and of nothing else.
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                loop {
+                    tokio::select! {
+                        read = asked.read(&mut request) => match read {
+                            Ok(read @ 1..) => {
+                                let is_transaction = String::from_utf8_lossy(&request[..read]).contains("TransactWriteItems");
+                                is_cut |= is_transaction && lost.fetch_add(1, Ordering::SeqCst) == 0;
+                                let Ok(()) = to_server.write_all(&request[..read]).await else { return };
+                            }
+                            _ => return,
+                        },
+                        read = answered.read(&mut answer) => match read {
+                            Ok(read @ 1..) if !is_cut => {
+                                let Ok(()) = to_client.write_all(&answer[..read]).await else { return };
+                            }
+                            _ => return,
+                        },
+                    }
+                }
             });
         }
     });
@@ -204,6 +214,62 @@ async fn a_commit_whose_answer_was_lost_is_not_taken_for_another_writers() {
     assert_eq!(home.claim(&claim.key).await.unwrap().as_ref(), Some(&claim));
     let again = home.commit(&fixtures::created(claim)).await;
     assert!(matches!(again, Err(CommitError::Conflict)), "a second commit is another one: {again:?}");
+}
+
+const SHAPE: BucketShape = BucketShape { capacity: 100, refill: Duration::from_secs(3_600) };
+
+fn reserve(attempt: &str) -> LedgerMove {
+    let need = Need { bucket: "ca|orders".into(), shape: SHAPE, keeps: 0, reserve: 0, is_returned: false };
+    let (attempt, tenant) = (attempt.to_owned(), TenantId::parse("acme").unwrap());
+    LedgerMove::Reserve(Reservation { attempt, tenant, lane: Lane::New, needs: vec![need], remembered: Duration::from_secs(60) })
+}
+
+async fn left(home: &AwsHome, now: Timestamp) -> u32 {
+    let items = home.ledger_items(&["ca|orders".to_owned()]).await.unwrap();
+    Level::of("ca|orders", items[0].as_deref(), SHAPE, now).unwrap().left
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reservation_whose_answer_was_lost_takes_one_token() {
+    let (_folder, ministack, access) = stand_in();
+    let places = definitions::create(&access, "nameplate-reserved", MAX_RECEIVES).await.unwrap();
+    let (endpoint, lost) = losing_one_answer(&ministack.endpoint).await;
+    let home = AwsHome::open(&Access::StandIn { endpoint }, places, Arc::new(SystemClock)).await;
+    let now = SystemClock.now();
+    assert_eq!(home.apply(&reserve("one"), now).await.unwrap(), Reserved::Granted);
+    assert_eq!(lost.load(Ordering::SeqCst), 2, "one attempt whose answer was lost, and one more");
+    assert_eq!(left(&home, now).await, SHAPE.capacity - 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_ledger_remembers_past_its_time_is_as_good_as_swept() {
+    let (_folder, _ministack, access) = stand_in();
+    let places = definitions::create(&access, "nameplate-expired", MAX_RECEIVES).await.unwrap();
+    let home = AwsHome::open(&access, places, Arc::new(SystemClock)).await;
+    let now = SystemClock.now();
+    // Long enough for the attempt to be forgotten, and the bucket to be full again: nothing has swept either yet.
+    let later = now.checked_add(Duration::from_secs(30 * 86_400)).unwrap();
+    for now in [now, later] {
+        assert_eq!(home.apply(&reserve("one"), now).await.unwrap(), Reserved::Granted);
+        assert_eq!(left(&home, now).await, SHAPE.capacity - 1, "one token, taken by one attempt of this month");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_that_reserve_at_once_are_all_answered() {
+    let (_folder, _ministack, access) = stand_in();
+    let places = definitions::create(&access, "nameplate-crowd", MAX_RECEIVES).await.unwrap();
+    let home = AwsHome::open(&access, places, Arc::new(SystemClock)).await;
+    let (now, began) = (SystemClock.now(), Instant::now());
+    let crowd = (0..50).map(|number| {
+        let home = home.clone();
+        tokio::spawn(async move { home.apply(&reserve(&format!("a{number}")), now).await })
+    });
+    for answered in futures_util::future::join_all(crowd).await {
+        assert_eq!(answered.unwrap().unwrap(), Reserved::Granted);
+    }
+    println!("answered in {:.1?}", began.elapsed());
+    assert_eq!(left(&home, now).await, SHAPE.capacity - 50);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

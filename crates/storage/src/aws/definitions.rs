@@ -10,13 +10,14 @@
 //! | its index `by-tenant` | | `by_tenant`; `listed_as` |
 //! | its index `events` | | `event_shard` = `event#<0..7>`; `event_sort` = `<time>#<hostname>#<tenant>#<sequence>` |
 //! | its index `tenant-events` | | `event_tenant`; `event_sort` |
-//! | second table, no stream | `<prefix>-limits` | `pk` = `limit#<bucket>`, `caller#<hash>`, `mark#<name>`, each with `sk` = `-`; `document#<kind>` with `sk` = its id; TTL on `expires_at` |
+//! | second table, no stream | `<prefix>-limits` | `pk` = `limit#<bucket>`, `ledger#<item>`, `caller#<hash>`, `mark#<name>`, each with `sk` = `-`; `document#<kind>` with `sk` = its id; TTL on `expires_at` |
 //! | three queues | `<prefix>-<step>` | each with its dead letters in `<name>-dead` |
 //! | bucket, versioned | as given | `sites/…`, `index/…`, `edge.json` |
 //!
 //! A template adds what only an account has: point-in-time recovery and deletion protection for both tables, encryption keys, the bucket's
 //! public access block and a lifecycle rule that ends noncurrent versions after a day. Readers of the bucket need `s3:ListBucket`, or S3 says
-//! 403 where it means that an object does not exist, and 403 is never taken for an absence.
+//! 403 where it means that an object does not exist, and 403 is never taken for an absence. Who moves the ledger needs
+//! `dynamodb:BatchGetItem` and `dynamodb:ConditionCheckItem` on the second table, beside `GetItem` and `PutItem`.
 
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ pub const DOMAINS: TableDefinition = TableDefinition {
     streams: true,
     ttl: None,
 };
-/// Token buckets, callers, marks and documents.
+/// Token buckets, the ledger of the CAs' limits, callers, marks and documents.
 pub const LIMITS: TableDefinition =
     TableDefinition { suffix: "limits", keys: &["pk", "sk"], indexes: &[], streams: false, ttl: Some("expires_at") };
 

@@ -16,6 +16,7 @@ mod failure;
 mod feed;
 mod indexes;
 mod items;
+mod ledger;
 mod listings;
 mod places;
 mod queues;

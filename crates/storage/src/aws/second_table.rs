@@ -1,4 +1,4 @@
-//! The second table: token buckets, API keys' hashes and small named values. It has no stream.
+//! The second table: token buckets, API keys' hashes and small named values; the ledger's moves are in `ledger`. It has no stream.
 //!
 //! Arrives: a bucket's name and shape, a key's hash, a name. Leaves: whether a token was there, who calls, the value. Goes wrong: an item
 //! that does not read is a defect, so that an unreadable caller is never a stranger and an unreadable mark never a fresh start.
@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
-use domains::{BucketShape, Caller, Callers, Limits, Marks, StoreError, Taken, Timestamp};
+use domains::{BucketShape, Caller, Callers, LedgerMove, Limits, Marks, Reserved, StoreError, Taken, Timestamp};
 
 use super::{
     AwsHome, failure,
@@ -20,11 +20,11 @@ use crate::checks;
 
 /// How often a bucket that others take from at the same moment is tried.
 const RACES: usize = 10;
-/// How long after it is full again a bucket is swept.
+/// How long after it says nothing any more, such as a bucket that is full again, an item is swept, in seconds.
 const SWEPT_AFTER: i64 = 86_400;
 
 /// The sort key of an item that is alone in its partition.
-const SOLE: &str = "-";
+pub(super) const SOLE: &str = "-";
 
 /// What a bucket answered to one conditional write.
 enum Taking {
@@ -64,6 +64,14 @@ impl Limits for AwsHome {
             }
         }
         Err(StoreError::Unavailable { detail: format!("bucket {bucket} changed under {RACES} attempts to take from it") })
+    }
+
+    async fn apply(&self, entry: &LedgerMove, now: Timestamp) -> Result<Reserved, StoreError> {
+        self.move_ledger(entry, now).await
+    }
+
+    async fn ledger_items(&self, names: &[String]) -> Result<Vec<Option<String>>, StoreError> {
+        self.ledger_says(names).await
     }
 }
 
@@ -118,8 +126,9 @@ impl AwsHome {
     }
 }
 
-fn expiry(full_at_micros: i64) -> i64 {
-    (full_at_micros / 1_000_000).saturating_add(SWEPT_AFTER)
+/// When an item may be swept that says nothing from a moment on, in seconds: late enough for every clock.
+pub(super) fn expiry(micros: i64) -> i64 {
+    (micros / 1_000_000).saturating_add(SWEPT_AFTER)
 }
 
 type Updated = Result<

@@ -84,7 +84,7 @@ impl AwsHome {
 }
 
 /// How a transaction came out.
-enum Transacted {
+pub(super) enum Transacted {
     /// Another one was at one of its items at that moment; nothing was written.
     Met(String),
     /// Finally.
@@ -99,7 +99,8 @@ impl AwsHome {
         answer.item.map(items::read).transpose()
     }
 
-    async fn transact(&self, writes: Vec<TransactWriteItem>) -> Transacted {
+    /// Writes a transaction once.
+    pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Transacted {
         let sent = self.0.dynamo.transact_write_items().set_transact_items(Some(writes)).send().await;
         let Err(error) = sent else { return Transacted::Ended(Ok(())) };
         let verdict = failure::classify("writing a transaction", &error);
