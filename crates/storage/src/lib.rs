@@ -5,11 +5,16 @@
 //! absence.
 //!
 //! - [`local`]: one SQLite file and a folder, for one machine.
+//! - `aws`: DynamoDB, SQS and S3, behind the feature `aws`.
 //! - [`consumers`]: the receiving side of the change feed and of the step queues, for whoever drives the steps.
 //! - [`objects`]: which names an object of the bucket may have.
 //! - [`conformance`]: each sentence of the contracts, as a check that runs against any home.
 
+#[cfg(feature = "aws")]
+pub mod aws;
+mod checks;
 pub mod conformance;
 pub mod consumers;
+mod cursor;
 pub mod local;
 pub mod objects;

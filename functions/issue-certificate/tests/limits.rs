@@ -141,7 +141,9 @@ impl Stand {
             routing: Routing::OurTarget,
             delegation: Delegation::None,
             txt_values: Vec::new(),
-            finding: None, obstacle: None, advice: None
+            finding: None,
+            obstacle: None,
+            advice: None,
         };
         let change = decide::after_look(&registered.claims[0].item, None, None, &proved, &looks, now, now).unwrap();
         self.home.commit(&change).await.unwrap();

@@ -13,6 +13,9 @@ use crate::consumers::{DeadLetters, MAX_VISIBILITY, Message, QueueConsumer, Rece
 /// How long the checks hide what they received.
 const HIDDEN: Duration = Duration::from_secs(4);
 
+/// How long what consumers share is hidden: longer than they take for all of it, and short enough for a home whose time is waited for.
+const TAKEN: Duration = Duration::from_secs(30);
+
 fn dispatch(step: Step, number: usize, delay: Duration) -> Dispatch {
     Dispatch { step, nudge: nudge(number), delay }
 }
@@ -205,7 +208,7 @@ pub(super) async fn consumers_share_the_work_and_nothing_is_lost<S: Stand>(stand
         async move {
             let mut mine = Vec::new();
             loop {
-                let messages = home.receive(step, 10, Duration::from_secs(3600), Duration::ZERO).await.unwrap();
+                let messages = home.receive(step, 10, TAKEN, Duration::ZERO).await.unwrap();
                 assert!(messages.len() <= 10);
                 if messages.is_empty() {
                     return mine;
@@ -232,7 +235,7 @@ pub(super) async fn consumers_share_the_work_and_nothing_is_lost<S: Stand>(stand
         }
     })
     .await;
-    stand.pass(&home, Duration::from_secs(3600)).await;
+    stand.pass(&home, TAKEN).await;
     assert_eq!(receive(&home, step).await, vec![]);
 }
 

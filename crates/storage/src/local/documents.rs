@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use domains::{CommitError, Document, Documents, MAX_DOCUMENT_BYTES, StoreError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{LocalHome, cursor, database::Writing, failure::Failure};
+use super::{LocalHome, database::Writing, failure::Failure};
+use crate::cursor;
 
 fn document_row(row: &Row<'_>) -> Result<Document, rusqlite::Error> {
     Ok(Document { id: row.get(0)?, version: row.get(1)?, body: row.get(2)? })

@@ -9,12 +9,8 @@ use async_trait::async_trait;
 use domains::{EventFeed, EventPage, HistoryEntry, StoreError, TenantId};
 use rusqlite::{Connection, Row, params};
 
-use super::{
-    LocalHome,
-    cursor::{self, Start},
-    failure::Failure,
-    table::parse,
-};
+use super::{LocalHome, failure::Failure, table::parse};
+use crate::cursor::{self, Start};
 
 type EventRow = (i64, String, String, u64, String);
 

@@ -9,12 +9,12 @@ use rusqlite::{Connection, Row, ToSql, params};
 
 use super::{
     LocalHome,
-    cursor::{self, Start},
     failure::Failure,
     micros,
     table::{parse, parse_claim},
     timestamp,
 };
+use crate::cursor::{self, Start};
 
 /// A claim's row as the listings read it.
 type ClaimRow = (String, String, String);

@@ -13,7 +13,6 @@
 mod answers;
 mod bucket;
 mod chaos;
-mod cursor;
 mod database;
 mod documents;
 mod events;

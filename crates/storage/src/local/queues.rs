@@ -6,12 +6,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domains::{Clock, Dispatch, MAX_DELAY, Step, StepQueue, StoreError};
+use domains::{Clock, Dispatch, Step, StepQueue, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::time::Instant;
 
 use super::{Inner, LocalHome, database::Writing, failure::Failure, listings::parse_step, micros, span, table::text};
-use crate::consumers::{DeadLetter, DeadLetters, MAX_RECEIVED, MAX_VISIBILITY, Message, QueueConsumer, Receipt};
+use crate::{
+    checks,
+    consumers::{DeadLetter, DeadLetters, MAX_RECEIVED, MAX_VISIBILITY, Message, QueueConsumer, Receipt},
+};
 
 /// The most dead letters of one answer.
 const MAX_DEAD: usize = 1_000;
@@ -22,12 +25,7 @@ const REORDER: usize = 4;
 #[async_trait]
 impl StepQueue for LocalHome {
     async fn send(&self, dispatches: &[Dispatch]) -> Result<(), StoreError> {
-        if let Some(late) = dispatches.iter().find(|dispatch| dispatch.delay > MAX_DELAY) {
-            let (step, key) = (late.step.as_str(), late.nudge.key());
-            return Err(StoreError::Defect {
-                detail: format!("a nudge to {step} for {key} is delayed by {:?}; at most {MAX_DELAY:?} fit", late.delay),
-            });
-        }
+        checks::delays(dispatches)?;
         if dispatches.is_empty() {
             return Ok(());
         }
@@ -143,7 +141,7 @@ fn bury(id: i64, db: &Connection) -> Result<(), Failure> {
 #[async_trait]
 impl QueueConsumer for LocalHome {
     async fn receive(&self, step: Step, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Message>, StoreError> {
-        check_visibility(visibility)?;
+        checks::visibility(visibility)?;
         let max = max.clamp(1, MAX_RECEIVED);
         let deadline = Instant::now() + wait;
         loop {
@@ -180,7 +178,7 @@ impl QueueConsumer for LocalHome {
     }
 
     async fn change_visibility(&self, receipt: &Receipt, visibility: Duration) -> Result<(), StoreError> {
-        check_visibility(visibility)?;
+        checks::visibility(visibility)?;
         let (id, receive_count) = read_receipt(receipt)?;
         let again = micros(self.0.clock.now()).saturating_add(span(visibility));
         let step = receipt.step;
@@ -262,13 +260,6 @@ pub(super) async fn wait_for(woken: impl Future<Output = ()>, next: Option<i64>,
     let wake_at = deadline.min(Instant::now() + pause);
     let _ = tokio::time::timeout_at(wake_at, woken).await;
     true
-}
-
-fn check_visibility(visibility: Duration) -> Result<(), StoreError> {
-    match visibility <= MAX_VISIBILITY {
-        true => Ok(()),
-        false => Err(StoreError::Defect { detail: format!("an invisibility of {visibility:?}; at most {MAX_VISIBILITY:?} fit") }),
-    }
 }
 
 fn read_receipt(receipt: &Receipt) -> Result<(i64, u32), StoreError> {

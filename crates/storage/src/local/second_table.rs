@@ -15,6 +15,7 @@ use super::{
     micros, span,
     table::{parse, text},
 };
+use crate::checks;
 
 #[async_trait]
 impl Limits for LocalHome {
@@ -92,10 +93,7 @@ impl Callers for LocalHome {
     }
 
     async fn admit(&self, key_sha256: &str, caller: &Caller) -> Result<(), StoreError> {
-        let is_hash = key_sha256.len() == 64 && key_sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !is_hash {
-            return Err(StoreError::Defect { detail: "an API key is stored only as its SHA-256 in lower-case hex".to_owned() });
-        }
+        checks::key_hash(key_sha256)?;
         let key = key_sha256.to_owned();
         let item = text(caller, &"a caller")?;
         let write = move |writing: &mut Writing<'_>| {

@@ -3,7 +3,7 @@
 //! Arrives: a [`Change`], or a key. Leaves: everything the change says in one transaction, its claims in the feed and in the due-index; or
 //! the item. Goes wrong: a condition that does not hold, which leaves nothing behind; a row that does not read, which is never an absence.
 
-use std::{collections::HashSet, fmt::Display};
+use std::fmt::Display;
 
 use async_trait::async_trait;
 use domains::{
@@ -20,11 +20,7 @@ use super::{
     micros,
     schema::{KEYED_PADDING, ROWID_PADDING},
 };
-
-/// The most items of one transaction.
-///
-/// Source: DynamoDB `TransactWriteItems`, docs.aws.amazon.com/amazondynamodb (read 2026-11).
-const MAX_ITEMS: usize = 100;
+use crate::checks;
 
 /// The field under which a claim carries a sealed key.
 const SEALED: &str = "\"sealed_key\"";
@@ -57,41 +53,11 @@ impl DomainTable for LocalHome {
     }
 
     async fn commit(&self, change: &Change) -> Result<(), CommitError> {
-        check(change)?;
+        checks::change(change)?;
         let change = change.clone();
         let inner = std::sync::Arc::clone(&self.0);
         Ok(self.0.database.write(move |writing| inner.apply(&change, writing)).await?)
     }
-}
-
-/// What the harder home would refuse before looking at a single item.
-fn check(change: &Change) -> Result<(), StoreError> {
-    let defect = |detail: String| Err(StoreError::Defect { detail });
-    let items = change.claims.len()
-        + usize::from(change.owner.is_some())
-        + change.history.len()
-        + usize::from(change.certificate.is_some())
-        + change.dropped_certificates.len();
-    if items > MAX_ITEMS {
-        return defect(format!("a transaction of {items} items; at most {MAX_ITEMS} fit"));
-    }
-    let mut names = HashSet::with_capacity(items);
-    let claims = change.claims.iter().map(|put| format!("claim {}", put.item.key));
-    let history = change.history.iter().map(|entry| format!("history {} entry {}", entry.key, entry.sequence));
-    let recorded = change.certificate.iter().map(|item| (&item.hostname, item.version));
-    let dropped = change.dropped_certificates.iter().map(|(hostname, version)| (hostname, *version));
-    let certificates = recorded.chain(dropped).map(|(hostname, version)| format!("certificate {hostname} version {version}"));
-    for name in claims.chain(history).chain(certificates) {
-        if let Some(name) = names.replace(name) {
-            return defect(format!("a transaction names one item twice: {name}"));
-        }
-    }
-    let owner = change.owner.iter().map(|put| (put.item.version, put.expected));
-    let stuck = |(version, expected): (u64, Option<u64>)| expected.is_some_and(|expected| version <= expected);
-    if change.claims.iter().map(|put| (put.item.version, put.expected)).chain(owner).any(stuck) {
-        return defect("an item's new version is not above the one it replaces".to_owned());
-    }
-    Ok(())
 }
 
 impl Inner {
