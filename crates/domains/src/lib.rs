@@ -9,14 +9,11 @@ mod hostname;
 mod ids;
 mod issuer;
 mod judge;
-/// The CA's limits: buckets, queues and the moves over them.
 pub mod ledger;
 mod looks;
-/// Whose addresses are whose: proxies by their published ranges, and networks nobody outside can reach.
 pub mod networks;
 mod nudge;
 mod problem;
-/// Who runs a zone, and where its records are edited.
 pub mod providers;
 mod renewal;
 mod route;
