@@ -3,6 +3,7 @@
 //! Arrives: arguments, one configuration file, the environment. Leaves: text for people, JSON for scripts (`--json`), an exit code. Goes
 //! wrong: each error says what happened and what to do next, on stderr.
 
+mod accounts;
 mod api_server;
 mod ask;
 mod client;
@@ -17,6 +18,7 @@ mod failure;
 mod files;
 mod limits;
 mod plan;
+mod product;
 mod screen;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
