@@ -169,6 +169,10 @@ pub struct Issuance {
     /// Of these, how often in a row it was this name that the CA refused.
     #[serde(default)]
     pub name_failures: u32,
+    /// Why nothing is ordered until a person asks for a check; `None` while orders are made. What is told of the name's DNS may cover the same
+    /// words beside the state, and never these.
+    #[serde(default)]
+    pub stopped: Option<Problem>,
 }
 
 /// One order at one CA.

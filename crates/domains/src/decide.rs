@@ -97,7 +97,7 @@ fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
 /// Source: Let's Encrypt pauses a name after 1,152 failures in a row (letsencrypt.org/docs/rate-limits, read 2026-11).
 pub const SUSPENDED_AFTER: u32 = 20;
 
-/// When a suspended issuance looks again, which is never; every claim that is not over has a next look.
+/// When a stopped issuance looks again, which is never; every claim that is not over has a next look.
 const SUSPENDED_FOR: Duration = Duration::from_secs(3650 * 86_400);
 
 impl Default for IssuancePolicy {
@@ -176,11 +176,11 @@ pub fn look_now(claim: &Claim, now: Timestamp) -> Option<Change> {
         State::AwaitingProof { next_look, .. } | State::AwaitingRouting { next_look, .. } => *next_look = now,
         State::Active { health_look, renewal, .. } => {
             *health_look = now;
-            if is_suspended(claim) {
-                renewal.issuance.next_look = now;
+            if stop_of(claim).is_some() {
+                wake(&mut renewal.issuance, now);
             }
         }
-        State::Issuing { issuance, .. } if issuance.attempt.is_none() => issuance.next_look = now,
+        State::Issuing { issuance, .. } if issuance.attempt.is_none() => wake(issuance, now),
         State::Issuing { .. } | State::Removing { .. } | State::Removed { .. } => return None,
     }
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
@@ -247,8 +247,24 @@ pub fn after_look(
     }
 }
 
+fn wake(issuance: &mut Issuance, now: Timestamp) {
+    issuance.next_look = now;
+    issuance.stopped = None;
+}
+
+/// Why nothing is ordered for this claim until a person asks for a check.
+fn stop_of(claim: &Claim) -> Option<&Problem> {
+    let issuance = claim.issuance()?;
+    // In claims written before the issuance kept it, the problem beside it says so, as long as nobody asked.
+    let stopped = |problem: &&Problem| {
+        matches!(problem.code, ProblemCode::CaSuspended | ProblemCode::CaPaused) && problem.next_look == issuance.next_look
+    };
+    issuance.stopped.as_ref().or_else(|| claim.problem.as_ref().filter(stopped))
+}
+
 fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<LastLook>, looks: &LookSchedule, now: Timestamp) -> Change {
     let mut state = claim.state.clone();
+    let stop = stop_of(claim).cloned();
     let (problem, next) = match standing(claim, judgement) {
         // What could not be learned says nothing: the problem stays as it is, and we look again soon.
         Standing::Unknown => (claim.problem.clone(), after(now, looks.cap)),
@@ -258,6 +274,8 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
             let next = if now < grace_ends { looks.next_look(since, now).min(grace_ends) } else { after(now, looks.health) };
             (Some(at_risk(claim, judgement).into_problem(claim.problem.as_ref(), now, next)), next)
         }
+        // It is served, and nothing is ordered for it: no record in DNS changes that, so only the stop is told.
+        Standing::Here | Standing::Delegated if stop.is_some() => (stop.clone(), after(now, looks.health)),
         // A suspended name is served by nobody, so there is nothing to switch to.
         Standing::Delegated if claim.suspension.is_some() => (claim.problem.clone(), after(now, looks.health)),
         Standing::Delegated => match served_by_every_edge_from(&claim.state, looks) {
@@ -289,8 +307,9 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
             }
         }
     };
-    if let State::Active { health_look, .. } = &mut state {
+    if let State::Active { health_look, renewal, .. } = &mut state {
         *health_look = next;
+        renewal.issuance.stopped = stop;
     }
     let event = grace_event(claim, problem.as_ref(), looks, now);
     rewrite(claim, state, problem, last_look, now, event)
@@ -390,7 +409,7 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         renewal: Renewal {
             due_at,
             window_poll: facts.ari_id.as_ref().map(|_| renewal::first_window_poll(&facts, now)),
-            issuance: Issuance { next_look: due_at, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First },
+            issuance: Issuance { next_look: due_at, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First, stopped: None },
         },
         certificate: facts,
         renewed: before.is_some(),
@@ -425,11 +444,6 @@ pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, now: Timestamp) -> Op
     };
     let problem = finding.into_problem(claim.problem.as_ref(), now, next_look);
     Some(rewrite(claim, state, Some(problem), claim.last_look.clone(), now, None))
-}
-
-/// Whether nothing is ordered for this claim until a person asks for a check.
-fn is_suspended(claim: &Claim) -> bool {
-    claim.problem.as_ref().is_some_and(|problem| matches!(problem.code, ProblemCode::CaSuspended | ProblemCode::CaPaused))
 }
 
 /// The last refusal of a name that was refused very often.
@@ -488,6 +502,9 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
         Some(finding) => Some(finding.into_problem(claim.problem.as_ref(), now, next_look)),
         None => claim.problem.clone(),
     };
+    if let Some(issuance) = issuance_mut(&mut state) {
+        issuance.stopped = problem.clone().filter(|_| is_paused || is_suspended);
+    }
     Some(rewrite(claim, state, problem, claim.last_look.clone(), now, None))
 }
 
@@ -568,7 +585,7 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
 fn ready_to_issue(claim: &Claim, proof: Proof, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> (State, Option<Problem>) {
     let next_look = if judgement.may_order() { now } else { looks.next_look(now, now) };
     let state =
-        State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First } };
+        State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First, stopped: None } };
     let told = judgement.obstacle.clone().or_else(|| judgement.advice.clone());
     (state, dated(told, claim, now, next_look))
 }
@@ -845,7 +862,7 @@ mod tests {
         let plan = OrderPlan { challenge, replaces: None, ca };
         let attempt =
             Attempt { started_at: at(0), csr: String::new(), sealed_key: String::new(), spki_sha256: String::new(), order_url: None, plan };
-        let issuance = Issuance { next_look: at(0), attempt: Some(attempt), failures: 0, name_failures: 0, ca };
+        let issuance = Issuance { next_look: at(0), attempt: Some(attempt), failures: 0, name_failures: 0, ca, stopped: None };
         let state = match renews {
             None => State::Issuing { proof: Proof::RoutingRecord, issuance },
             Some(hours_left) => State::Active {

@@ -56,7 +56,7 @@ pub fn resume(claim: &Claim, owner: Option<&Owner>, stored: Option<&StoredCertif
         return Some(lifted(claim, claim.state.clone(), now));
     };
     if certificate.not_after <= now {
-        let issuance = Issuance { next_look: now, ..renewal.issuance.clone() };
+        let issuance = Issuance { next_look: now, stopped: None, ..renewal.issuance.clone() };
         let mut change = lifted(claim, State::Issuing { proof: *proof, issuance }, now);
         change.dropped_certificates = vec![(claim.key.hostname.clone(), certificate.version)];
         return Some(change);

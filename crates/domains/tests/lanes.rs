@@ -1,0 +1,140 @@
+//! A served name has two lanes, looks at its DNS and orders, which write beside each other: what one says, the other must not lose.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use domains::{
+    Actor, Change, Claim, ClaimId, ClaimKey, Delegation, Finding, Hostname, IssuancePolicy, IssueError, Issued, Judgement, LookSchedule,
+    OrderPlan, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, Routing, State, TenantId, Timestamp,
+    decide::{self, SUSPENDED_AFTER},
+};
+
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+
+fn at(seconds: u64) -> Timestamp {
+    "2026-11-24T10:00:00Z".parse::<Timestamp>().unwrap().checked_add(Duration::from_secs(seconds)).unwrap()
+}
+
+fn look(routing: Routing, delegation: Delegation) -> Judgement {
+    Judgement {
+        proof: Some(Proof::Delegation),
+        routing,
+        delegation,
+        txt_values: Vec::new(),
+        finding: None,
+        obstacle: None,
+        advice: None,
+    }
+}
+
+fn obstacle(code: ProblemCode) -> Finding {
+    let text = || "CAA brand.com".to_owned();
+    Finding { code, actor: Actor::Customer, action: text(), about: text(), expected: text(), saw: text() }
+}
+
+/// Delegated, and the name itself leads elsewhere.
+fn delegated() -> Judgement {
+    look(Routing::Elsewhere, Delegation::Ours)
+}
+
+fn here() -> Judgement {
+    look(Routing::OurTarget, Delegation::Ours)
+}
+
+fn gone() -> Judgement {
+    look(Routing::Elsewhere, Delegation::None)
+}
+
+struct World {
+    claim: Claim,
+    owner: Option<Owner>,
+    events: Vec<String>,
+    looks: LookSchedule,
+    policy: IssuancePolicy,
+}
+
+impl World {
+    /// Proved by its delegation, with a certificate of 90 days in service.
+    fn served() -> Self {
+        let key = ClaimKey { hostname: Hostname::parse_name("shop.brand.com").unwrap(), tenant: TenantId::parse("brand").unwrap() };
+        let (looks, policy) = (LookSchedule::default(), IssuancePolicy::default());
+        let (id, token) = (ClaimId::parse("k3q9x2").unwrap(), OwnershipToken::parse("np-verify=5f3a").unwrap());
+        let claim = decide::register(key, id, token, None, &looks, at(0)).claims[0].item.clone();
+        let mut world = Self { claim, owner: None, events: Vec::new(), looks, policy };
+        world.looked(&here(), at(5));
+        world.lease(at(10));
+        let (not_before, not_after) = (at(10), at(90 * DAY));
+        let issued = Issued { chain: "chain".into(), serial: "01".into(), not_before, not_after, ari_id: Some("a.b".into()) };
+        let recorded = decide::record_certificate(&world.claim, world.owner.as_ref().unwrap(), &issued, &world.looks, at(10)).unwrap();
+        world.apply(recorded);
+        let version = world.owner.as_ref().unwrap().site_version;
+        let tenant = world.claim.key.tenant.clone();
+        world.apply(decide::record_publication(&world.claim, Some(&tenant), version, at(20)).unwrap());
+        world
+    }
+
+    fn apply(&mut self, change: Change) {
+        self.claim = change.claims.into_iter().next().unwrap().item;
+        self.owner = change.owner.map(|put| put.item).or_else(|| self.owner.take());
+        self.events.extend(change.history.into_iter().map(|entry| entry.event));
+    }
+
+    fn lease(&mut self, now: Timestamp) {
+        let key = PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: "ab".into() };
+        self.apply(decide::lease_issuance(&self.claim, Some((key, OrderPlan::default())), &self.policy, now).unwrap());
+    }
+
+    fn looked(&mut self, seen: &Judgement, now: Timestamp) {
+        self.apply(decide::after_look(&self.claim, self.owner.as_ref(), None, seen, &self.looks, now, now).unwrap());
+    }
+
+    /// The first certificate's renewal, which the CA refuses this way.
+    fn refused(&mut self, error: &IssueError, now: Timestamp) {
+        self.lease(now);
+        self.apply(decide::record_refusal(&self.claim, error, &self.policy, now).unwrap());
+    }
+
+    fn code(&self) -> Option<ProblemCode> {
+        self.claim.problem.as_ref().map(|problem| problem.code)
+    }
+
+    fn health_look(&self) -> Timestamp {
+        let State::Active { health_look, .. } = &self.claim.state else { panic!("{:?}", self.claim.state) };
+        *health_look
+    }
+}
+
+#[test]
+fn whatever_dns_shows_a_stopped_renewal_is_woken_by_the_check_that_its_problem_asks_for() {
+    let forbidden = |seen: Judgement| Judgement { obstacle: Some(obstacle(ProblemCode::CaaForbids)), ..seen };
+    let paused = || vec![IssueError::Paused { detail: "visit https://ca/unpause".into() }];
+    let refused = || (0..SUSPENDED_AFTER).map(|_| IssueError::ChallengeFailed { detail: "404".into() }).collect();
+    for (stops, code) in [(paused(), ProblemCode::CaPaused), (refused(), ProblemCode::CaSuspended)] {
+        for seen in [here(), delegated(), forbidden(here()), forbidden(delegated())] {
+            let mut world = World::served();
+            stops.iter().for_each(|error: &IssueError| world.refused(error, at(70 * DAY)));
+            world.looked(&seen, at(70 * DAY + HOUR));
+            assert_eq!(world.code(), Some(code), "the stop is no longer told beside {seen:?}");
+            assert_eq!(world.health_look(), at(71 * DAY + HOUR), "nothing in DNS is waited for");
+            world.apply(decide::look_now(&world.claim, at(71 * DAY)).unwrap());
+            assert_eq!(world.claim.issuance().unwrap().next_look, at(71 * DAY), "{code:?} beside {seen:?}");
+            world.looked(&here(), at(71 * DAY + 1));
+            assert!(world.claim.issuance().unwrap().stopped.is_none(), "it was asked for, and the next look forgot that");
+        }
+    }
+}
+
+#[test]
+fn a_stop_outlives_the_time_in_which_the_name_leads_elsewhere() {
+    let mut world = World::served();
+    world.refused(&IssueError::Paused { detail: "visit https://ca/unpause".into() }, at(70 * DAY));
+    world.looked(&gone(), at(71 * DAY));
+    assert_eq!(world.code(), Some(ProblemCode::AtRisk), "a certificate that cannot be renewed at all comes first");
+    world.looked(&delegated(), at(72 * DAY));
+    assert_eq!(world.code(), Some(ProblemCode::CaPaused), "it came back, and nobody is told why no renewal comes");
+    assert_eq!(world.events[world.events.len() - 2..], ["became_at_risk", "recovered"].map(String::from));
+    world.looked(&gone(), at(73 * DAY));
+    world.apply(decide::look_now(&world.claim, at(74 * DAY)).unwrap());
+    assert_eq!(world.claim.issuance().unwrap().next_look, at(74 * DAY));
+}
