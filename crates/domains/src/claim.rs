@@ -173,6 +173,9 @@ pub struct Issuance {
     /// words beside the state, and never these.
     #[serde(default)]
     pub stopped: Option<Problem>,
+    /// Since when the first CA cannot be reached, as far as this name's orders know.
+    #[serde(default)]
+    pub down_since: Option<Timestamp>,
 }
 
 /// One order at one CA.

@@ -3,6 +3,7 @@
 //! Arrives: a claim, its owner item and what a look or a CA said. Leaves: everything to write, in one transaction, each item on condition
 //! of the version that was read. Goes wrong: nothing here; losing the race for the write means that someone else decided first.
 
+mod failover;
 mod suspension;
 
 use std::time::Duration;
@@ -16,7 +17,10 @@ use crate::{
     Suspension, TenantId, ZoneSettings, claim::after, ledger::Wait, renewal,
 };
 
+pub use failover::{Failover, next_ca};
 pub use suspension::{resume, suspend};
+
+use failover::{down_since, turns_while_waiting};
 
 /// How long a worker may take before another one may take over, and how failures back off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,62 +36,6 @@ pub struct IssuancePolicy {
     pub failover: Option<Failover>,
 }
 
-/// When an order goes to the second CA instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failover {
-    /// How long the first may be unavailable.
-    pub unavailable_for: Duration,
-    /// How long a limit of the first may keep a new name waiting.
-    pub new_name_patience: Duration,
-    /// How much of a certificate's life must be left when a limit of the first lets it be renewed.
-    pub renewal_slack: Duration,
-    /// Whether the edge's answers to http-01 challenges fit the second CA as well, as they do when both accounts have one key. Otherwise only
-    /// names whose challenges are delegated can turn to it.
-    pub http_01: bool,
-}
-
-impl Default for Failover {
-    /// Our choice: an outage of the first is waited out for half an hour, which most are over by; a certificate keeps three days, in which
-    /// a person can act.
-    fn default() -> Self {
-        Self {
-            unavailable_for: Duration::from_secs(30 * 60),
-            new_name_patience: Duration::from_secs(3600),
-            renewal_slack: Duration::from_secs(3 * 86_400),
-            http_01: true,
-        }
-    }
-}
-
-/// The CA that the order after this refusal goes to.
-///
-/// Away from the first only when it is down for too long, or its limit lasts beyond what the name can wait; back to it after any failure of
-/// the second, which is there for the meantime. Without a second there is no choice.
-pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, now: Timestamp) -> CaChoice {
-    let Some(issuance) = claim.issuance() else { return CaChoice::First };
-    let at = issuance.attempt.as_ref().map_or(issuance.ca, |attempt| attempt.plan.ca);
-    let Some(failover) = failover else { return CaChoice::First };
-    let turn = match (at, error) {
-        (_, IssueError::NotYet { .. }) => return at,
-        (CaChoice::Second, _) => false,
-        (CaChoice::First, IssueError::Unavailable { .. }) => {
-            let down = claim.problem.as_ref().filter(|problem| problem.code == ProblemCode::CaUnavailable);
-            down.is_some_and(|problem| elapsed(problem.since, now) >= failover.unavailable_for)
-        }
-        (CaChoice::First, IssueError::RateLimited { retry_after, .. }) => {
-            let wait = retry_after.unwrap_or_default();
-            match &claim.state {
-                State::Active { certificate, .. } => after(after(now, wait), failover.renewal_slack) > certificate.not_after,
-                _ => wait > failover.new_name_patience,
-            }
-        }
-        (CaChoice::First, _) => false,
-    };
-    let way = issuance.attempt.as_ref().map(|attempt| &attempt.plan.challenge);
-    let can_answer = failover.http_01 || matches!(way, Some(ChallengeWay::Dns01 { .. }));
-    if turn && can_answer { CaChoice::Second } else { CaChoice::First }
-}
-
 fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
@@ -96,6 +44,9 @@ fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
 ///
 /// Source: Let's Encrypt pauses a name after 1,152 failures in a row (letsencrypt.org/docs/rate-limits, read 2026-11).
 pub const SUSPENDED_AFTER: u32 = 20;
+
+/// The shortest wait between two moves at a CA: one that says "at once" must not make us busy.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// When a stopped issuance looks again, which is never; every claim that is not over has a next look.
 const SUSPENDED_FOR: Duration = Duration::from_secs(3650 * 86_400);
@@ -364,6 +315,9 @@ pub fn lease_issuance(
 pub fn record_order(claim: &Claim, order_url: &str, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
     change_issuance(claim, now, |issuance| {
         issuance.next_look = after(now, policy.lease);
+        if issuance.at() == CaChoice::First {
+            issuance.down_since = None;
+        }
         if let Some(attempt) = &mut issuance.attempt {
             attempt.order_url = Some(order_url.to_owned());
         }
@@ -409,7 +363,7 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         renewal: Renewal {
             due_at,
             window_poll: facts.ari_id.as_ref().map(|_| renewal::first_window_poll(&facts, now)),
-            issuance: Issuance { next_look: due_at, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First, stopped: None },
+            issuance: Issuance { next_look: due_at, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First, stopped: None, down_since: None },
         },
         certificate: facts,
         renewed: before.is_some(),
@@ -425,16 +379,27 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
     Some(change)
 }
 
-/// Records that the order waits for its turn: who gives it, and when. Nothing failed.
-pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, now: Timestamp) -> Option<Change> {
+/// Records that the order waits for its turn: who gives it, and when. Nothing failed. Where the first CA's limits keep it for too long, the next
+/// order goes to the second one, and what was reserved for this one is free.
+pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
     let issuance = issuance_mut(&mut state)?;
-    let next_look = wait.until.max(after(now, Duration::from_millis(1)));
+    let turns = turns_while_waiting(claim, wait.paused_for.is_some(), wait.until, policy.failover.as_ref(), now);
+    let next_look = match turns {
+        true => after(now, SHORTEST_WAIT),
+        false => wait.until.max(after(now, Duration::from_millis(1))),
+    };
     issuance.next_look = next_look;
+    if turns {
+        (issuance.ca, issuance.attempt) = (CaChoice::Second, None);
+    }
     let finding = Finding {
         code: if wait.paused_for.is_some() { ProblemCode::CaRateLimited } else { ProblemCode::CaQueued },
         actor: Actor::Nameplate,
-        action: format!("Nothing; the order is made at {next_look}, as soon as the CA's limit allows."),
+        action: match turns {
+            true => "Nothing; the order goes to the second CA, since the first one's limit lasts for too long.".to_owned(),
+            false => format!("Nothing; the order is made at {next_look}, as soon as the CA's limit allows."),
+        },
         about: format!("certificate for {}", claim.key.hostname),
         expected: format!("a free place under the limit of {limit}"),
         saw: match &wait.paused_for {
@@ -442,7 +407,12 @@ pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, now: Timestamp) -> Op
             None => "none is free, and others wait for theirs".to_owned(),
         },
     };
-    let problem = finding.into_problem(claim.problem.as_ref(), now, next_look);
+    // A CA that is down asks everybody to wait; that it is down tells more.
+    let is_down = |problem: &&Problem| problem.code == ProblemCode::CaUnavailable && wait.paused_for.is_some();
+    let problem = match claim.problem.as_ref().filter(is_down) {
+        Some(problem) => Problem { next_look, ..problem.clone() },
+        None => finding.into_problem(claim.problem.as_ref(), now, next_look),
+    };
     Some(rewrite(claim, state, Some(problem), claim.last_look.clone(), now, None))
 }
 
@@ -468,7 +438,8 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     let mut state = claim.state.clone();
     let issuance = issuance_mut(&mut state)?;
     let next_ca = next_ca(claim, error, policy.failover.as_ref(), now);
-    let turns = next_ca != issuance.attempt.as_ref().map_or(issuance.ca, |attempt| attempt.plan.ca);
+    let turns = next_ca != issuance.at();
+    issuance.down_since = down_since(issuance, error, now);
     issuance.ca = next_ca;
     let way = issuance.attempt.as_ref().map(|attempt| attempt.plan.challenge.clone()).unwrap_or_default();
     let waiting_on_ca = matches!(error, IssueError::NotYet { .. });
@@ -493,8 +464,7 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
         Disposition::Retry { after: None } => policy.backoff(issuance.failures),
         Disposition::GiveUp | Disposition::Defect => policy.backoff(issuance.failures).max(policy.retry_cap / 24),
     };
-    // A CA that says "at once" must not make us busy.
-    let wait = wait.max(Duration::from_secs(1)).min(policy.retry_cap.max(Duration::from_secs(1)));
+    let wait = wait.max(SHORTEST_WAIT).min(policy.retry_cap.max(SHORTEST_WAIT));
     let next_look = after(now, if is_paused || is_suspended { SUSPENDED_FOR } else { wait });
     issuance.next_look = next_look;
     let finding = if is_suspended && !is_paused { Some(suspended(claim, error, &way)) } else { error.finding(&claim.key.hostname, &way) };
@@ -585,7 +555,7 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
 fn ready_to_issue(claim: &Claim, proof: Proof, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> (State, Option<Problem>) {
     let next_look = if judgement.may_order() { now } else { looks.next_look(now, now) };
     let state =
-        State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First, stopped: None } };
+        State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First, stopped: None, down_since: None } };
     let told = judgement.obstacle.clone().or_else(|| judgement.advice.clone());
     (state, dated(told, claim, now, next_look))
 }
@@ -782,6 +752,13 @@ impl LastLook {
     }
 }
 
+impl Issuance {
+    /// The CA that the order under way is at, or the next one goes to.
+    pub fn at(&self) -> CaChoice {
+        self.attempt.as_ref().map_or(self.ca, |attempt| attempt.plan.ca)
+    }
+}
+
 impl Claim {
     /// The issuance under way or to come, in the states that have one.
     pub fn issuance(&self) -> Option<&Issuance> {
@@ -862,7 +839,7 @@ mod tests {
         let plan = OrderPlan { challenge, replaces: None, ca };
         let attempt =
             Attempt { started_at: at(0), csr: String::new(), sealed_key: String::new(), spki_sha256: String::new(), order_url: None, plan };
-        let issuance = Issuance { next_look: at(0), attempt: Some(attempt), failures: 0, name_failures: 0, ca, stopped: None };
+        let issuance = Issuance { next_look: at(0), attempt: Some(attempt), failures: 0, name_failures: 0, ca, stopped: None, down_since: None };
         let state = match renews {
             None => State::Issuing { proof: Proof::RoutingRecord, issuance },
             Some(hours_left) => State::Active {

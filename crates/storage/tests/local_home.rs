@@ -69,7 +69,7 @@ fn issuing(number: usize, version: u64, stand: &LocalStand, sealed_key: Option<&
     let attempt = sealed_key.map(|sealed_key| attempt(now, sealed_key));
     let state = State::Issuing {
         proof: Proof::Txt,
-        issuance: Issuance { next_look: now, attempt, failures: 0, name_failures: 0, ca: domains::CaChoice::First, stopped: None },
+        issuance: Issuance { next_look: now, attempt, failures: 0, name_failures: 0, ca: domains::CaChoice::First, stopped: None, down_since: None },
     };
     Claim { state, ..claim(key(number), version, now) }
 }

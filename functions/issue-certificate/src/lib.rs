@@ -175,8 +175,16 @@ impl IssueCertificate {
             Reserved::Wait(wait) => wait,
         };
         let limit = ca_limits.told(&wait.bucket);
-        let written = self.write(claim.clone(), attempt, |claim| decide::await_turn(claim, &wait, &limit, self.clock.now())).await?;
-        Ok(Some(if written.is_some() { Outcome::Recorded("waits for its turn") } else { Outcome::Nothing("someone else was first") }))
+        let record = |claim: &Claim| decide::await_turn(claim, &wait, &limit, &self.policy, self.clock.now());
+        let Some(written) = self.write(claim.clone(), attempt, record).await? else {
+            return Ok(Some(Outcome::Nothing("someone else was first")));
+        };
+        if has_dropped(&written, attempt) {
+            // What it has there, if a pause came after its tokens, is the others'.
+            self.release(claim).await?;
+            return Ok(Some(Outcome::Recorded("turns to the second CA")));
+        }
+        Ok(Some(Outcome::Recorded("waits for its turn")))
     }
 
     fn limits_at(&self, ca: CaChoice) -> &CaLimits {
@@ -204,6 +212,16 @@ impl IssueCertificate {
         if !refusal.keeps_the_order()
             && let Some(reservation) = ca_limits.reservation(claim, now)
         {
+            self.limits.apply(&LedgerMove::Release(reservation), now).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what the claim's attempt reserved at its CA and did not use up there.
+    async fn release(&self, claim: &Claim) -> Result<(), StepFailure> {
+        let Some(attempt) = claim.issuance().and_then(|issuance| issuance.attempt.as_ref()) else { return Ok(()) };
+        let now = self.clock.now();
+        if let Some(reservation) = self.limits_at(attempt.plan.ca).reservation(claim, now) {
             self.limits.apply(&LedgerMove::Release(reservation), now).await?;
         }
         Ok(())
@@ -279,6 +297,12 @@ impl IssueCertificate {
             theirs.is_some_and(|theirs| theirs.spki_sha256 == attempt.spki_sha256)
         }))
     }
+}
+
+/// Whether the claim no longer has this attempt.
+fn has_dropped(claim: &Claim, attempt: &Attempt) -> bool {
+    let theirs = claim.issuance().and_then(|issuance| issuance.attempt.as_ref());
+    theirs.is_none_or(|theirs| theirs.spki_sha256 != attempt.spki_sha256)
 }
 
 fn attempt_of(claim: Claim) -> Option<(Claim, Attempt)> {

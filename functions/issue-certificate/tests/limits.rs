@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use domains::{
-    Actor, Answer, Attempt, BucketShape, CaChoice, ChainEnd, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, HandClock, Hostname,
+    Actor, Answer, Attempt, BucketShape, CaChoice, ChainEnd, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, Failover, HandClock, Hostname,
     IssuancePolicy, IssueError, Issued, Issuer, Judgement, Limits, Look, LookSchedule, LookSubject, Observed, OrderPlan, OwnershipLookup,
     OwnershipToken, PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, ServerAnswer, StateName, Step, TenantId, Timestamp, ZoneCut,
     ZoneSettings,
@@ -52,9 +52,10 @@ impl OwnershipLookup for GoodDns {
     }
 }
 
-/// A CA that answers the next orders with these refusals.
+/// A CA, or both of them, that answers the next orders with these refusals.
 #[derive(Default)]
 struct Ca {
+    asked: Mutex<Vec<CaChoice>>,
     prepared: AtomicU32,
     orders: AtomicU32,
     refusals: Mutex<VecDeque<IssueError>>,
@@ -69,7 +70,8 @@ impl Issuer for Ca {
         Ok(PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: format!("key {number}") })
     }
 
-    async fn order(&self, _: &Hostname, _: &OrderPlan) -> Result<String, IssueError> {
+    async fn order(&self, _: &Hostname, plan: &OrderPlan) -> Result<String, IssueError> {
+        self.asked.lock().unwrap().push(plan.ca);
         match self.refusals.lock().unwrap().pop_front() {
             Some(refusal) => Err(refusal),
             None => Ok(format!("https://ca/order/{}", self.orders.fetch_add(1, SeqCst) + 1)),
@@ -277,4 +279,92 @@ async fn a_name_that_the_ca_paused_waits_for_the_operator_with_the_page_to_visit
     stand.clock.advance(Duration::from_secs(40 * 86_400));
     stand.take(&key).await;
     assert_eq!(stand.orders(), 0, "a paused name was ordered by itself");
+}
+
+impl Stand {
+    /// The same with a second CA, which has no limits.
+    fn with_second(first: CaLimits, failover: Failover) -> Self {
+        let mut stand = Self::new(first);
+        stand.issue.policy.failover = Some(failover);
+        stand.issue.second_ca_limits = Some(CaLimits::none("second"));
+        stand
+    }
+
+    fn asked(&self) -> Vec<CaChoice> {
+        self.ca.asked.lock().unwrap().clone()
+    }
+
+    /// Takes the step whenever it is due until the claim is active or the time is over; how often it was taken.
+    async fn work(&self, key: &ClaimKey, time: Duration) -> u32 {
+        let end = self.clock.now().checked_add(time).unwrap();
+        let mut taken = 0;
+        while self.claim(key).await.state.name() != StateName::Active && self.clock.now() < end {
+            self.take(key).await;
+            taken += 1;
+            let next = self.claim(key).await.issuance().unwrap().next_look;
+            self.until(next.min(end).max(self.clock.now()));
+        }
+        taken
+    }
+}
+
+#[tokio::test]
+async fn a_new_name_that_the_first_cas_queue_would_keep_for_days_is_ordered_at_the_second() {
+    let one_a_day = CaLimits { orders: Some(BucketShape { capacity: 1, refill: Duration::from_secs(86_400) }), ..one_a_minute() };
+    let stand = Stand::with_second(one_a_day, Failover::default());
+    let (one, two) = (stand.proved("a.brand.com").await, stand.proved("b.brand.com").await);
+    assert_eq!(stand.take(&one).await, None);
+    let (code, next) = stand.take(&two).await.unwrap();
+    assert_eq!((code, next.duration_since(stand.clock.now()).as_secs()), (ProblemCode::CaQueued, 1), "it waits for the first all the same");
+    assert!(stand.claim(&two).await.problem.unwrap().action.contains("second CA"));
+    stand.until(next);
+    assert_eq!(stand.take(&two).await, None);
+    assert_eq!(stand.asked(), [CaChoice::First, CaChoice::Second]);
+    assert_eq!(stand.claim(&two).await.state.name(), StateName::Active);
+}
+
+#[tokio::test]
+async fn many_short_waits_for_the_first_ca_are_one_long_one() {
+    let failover = Failover { new_name_patience: Duration::from_secs(600), ..Failover::default() };
+    let stand = Stand::with_second(CaLimits::unknown("ca"), failover);
+    let key = stand.proved("a.brand.com").await;
+    let detail = || "too many new orders recently".to_owned();
+    for _ in 0..30 {
+        let pause = stand.issue.ca_limits.pause(&key.hostname, Some(Duration::from_secs(120)), &detail(), stand.clock.now());
+        stand.home.apply(&pause, stand.clock.now()).await.unwrap();
+        if stand.work(&key, Duration::from_secs(100)).await == 0 {
+            break;
+        }
+    }
+    assert_eq!(stand.asked(), [CaChoice::Second], "the first asked it to wait two minutes, again and again");
+    let waited = stand.clock.now().duration_since("2026-11-24T10:00:00Z".parse().unwrap()).as_secs();
+    assert!((480..=800).contains(&waited), "{waited} s");
+}
+
+#[tokio::test]
+async fn a_first_ca_that_is_down_and_names_a_wait_is_waited_for_no_longer_than_one_that_names_none() {
+    let stand = Stand::with_second(CaLimits::unknown("ca"), Failover::default());
+    let key = stand.proved("a.brand.com").await;
+    let down = || IssueError::Unavailable { retry_after: Some(Duration::from_secs(20)), detail: "503".into() };
+    for _ in 0..400 {
+        // Another name meets the outage as well, so that the pause outlasts this one's wait.
+        let pause = stand.issue.ca_limits.pause(&key.hostname, Some(Duration::from_secs(30)), "503", stand.clock.now());
+        if stand.asked().len() == 1 {
+            stand.home.apply(&pause, stand.clock.now()).await.unwrap();
+        }
+        if stand.claim(&key).await.issuance().is_some_and(|issuance| issuance.ca == CaChoice::First) {
+            *stand.ca.refusals.lock().unwrap() = VecDeque::from([down()]);
+        } else {
+            stand.ca.refusals.lock().unwrap().clear();
+        }
+        if stand.work(&key, Duration::from_secs(20)).await == 0 {
+            break;
+        }
+        let told = stand.claim(&key).await.problem.map(|problem| problem.code);
+        assert!(matches!(told, None | Some(ProblemCode::CaUnavailable)), "{told:?} hides that the CA is down");
+    }
+    assert_eq!(stand.asked().last(), Some(&CaChoice::Second));
+    let waited = stand.clock.now().duration_since("2026-11-24T10:00:00Z".parse().unwrap()).as_secs();
+    assert!((1_800..=2_000).contains(&waited), "{waited} s, not half an hour");
+    assert_eq!(stand.claim(&key).await.state.name(), StateName::Active);
 }

@@ -92,7 +92,7 @@ impl Stand {
             Reserved::Granted => true,
             Reserved::Wait(wait) => {
                 let told = limits.told(&wait.bucket);
-                self.home.commit(&decide::await_turn(claim, &wait, &told, now).unwrap()).await.unwrap();
+                self.home.commit(&decide::await_turn(claim, &wait, &told, &domains::IssuancePolicy::default(), now).unwrap()).await.unwrap();
                 false
             }
         }

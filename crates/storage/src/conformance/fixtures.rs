@@ -66,7 +66,7 @@ pub fn attempt(at: Timestamp, sealed_key: &str) -> Attempt {
 
 /// The same claim in each state of the walk.
 pub fn states(at: Timestamp) -> Vec<State> {
-    let issuance = |attempt| Issuance { next_look: at, attempt, failures: 3, name_failures: 2, ca: CaChoice::First, stopped: None };
+    let issuance = |attempt| Issuance { next_look: at, attempt, failures: 3, name_failures: 2, ca: CaChoice::First, stopped: None, down_since: None };
     let active = |publication| State::Active {
         proof: Proof::Txt,
         certificate: CertificateFacts {

@@ -1,0 +1,102 @@
+//! When an order goes to the second CA, and when back.
+//!
+//! Arrives: a claim, and what the CA it was at said of its order, or the wait that its limits ask for. Leaves: the CA that the next order goes
+//! to. Goes wrong: nothing; without a second CA, or where the second could not be used, it is the first.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::elapsed;
+use crate::{CaChoice, ChallengeWay, Claim, Issuance, IssueError, ProblemCode, State, claim::after};
+
+/// When an order goes to the second CA instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// How long the first may be unavailable.
+    pub unavailable_for: Duration,
+    /// How long a limit of the first may keep a new name waiting.
+    pub new_name_patience: Duration,
+    /// How much of a certificate's life must be left when a limit of the first lets it be renewed.
+    pub renewal_slack: Duration,
+    /// Whether the edge's answers to http-01 challenges fit the second CA as well, as they do when both accounts have one key. Otherwise only
+    /// names whose challenges are delegated can turn to it.
+    pub http_01: bool,
+}
+
+impl Default for Failover {
+    /// Our choice: an outage of the first is waited out for half an hour, which most are over by; a certificate keeps three days, in which
+    /// a person can act.
+    fn default() -> Self {
+        Self {
+            unavailable_for: Duration::from_secs(30 * 60),
+            new_name_patience: Duration::from_secs(3600),
+            renewal_slack: Duration::from_secs(3 * 86_400),
+            http_01: true,
+        }
+    }
+}
+
+impl Failover {
+    /// Whether the second CA could be given this order.
+    fn can_take(&self, issuance: &Issuance) -> bool {
+        let way = issuance.attempt.as_ref().map(|attempt| &attempt.plan.challenge);
+        self.http_01 || matches!(way, Some(ChallengeWay::Dns01 { .. }))
+    }
+
+    /// Whether a limit of the first that ends at `until` lasts beyond what the name can wait, which waited since `since`.
+    fn is_too_long(&self, claim: &Claim, since: Timestamp, until: Timestamp) -> bool {
+        match &claim.state {
+            State::Active { certificate, .. } => after(until, self.renewal_slack) > certificate.not_after,
+            _ => elapsed(since, until) > self.new_name_patience,
+        }
+    }
+
+    fn is_down_too_long(&self, claim: &Claim, now: Timestamp) -> bool {
+        // Claims written before the issuance kept it have it only where it could be covered.
+        let told = claim.problem.as_ref().filter(|problem| problem.code == ProblemCode::CaUnavailable).map(|problem| problem.since);
+        let since = claim.issuance().and_then(|issuance| issuance.down_since).or(told);
+        since.is_some_and(|since| elapsed(since, now) >= self.unavailable_for)
+    }
+}
+
+/// The CA that the order after this refusal goes to.
+///
+/// Away from the first only when it is down for too long, or its limit lasts beyond what the name can wait; back to it after any failure of
+/// the second, which is there for the meantime. Without a second there is no choice.
+pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, now: Timestamp) -> CaChoice {
+    let Some(issuance) = claim.issuance() else { return CaChoice::First };
+    let Some(failover) = failover else { return CaChoice::First };
+    let turn = match (issuance.at(), error) {
+        (at, IssueError::NotYet { .. }) => return at,
+        (CaChoice::Second, _) => false,
+        (CaChoice::First, IssueError::Unavailable { .. }) => failover.is_down_too_long(claim, now),
+        (CaChoice::First, IssueError::RateLimited { retry_after, .. }) => {
+            failover.is_too_long(claim, now, after(now, retry_after.unwrap_or_default()))
+        }
+        (CaChoice::First, _) => false,
+    };
+    if turn && failover.can_take(issuance) { CaChoice::Second } else { CaChoice::First }
+}
+
+/// Whether an order that must wait until `until` for its turn at the first CA goes to the second one.
+///
+/// Many short waits are one long one: it counts from when the name began to wait. A CA that asks everybody to wait because it is down is
+/// down for this name, too, once the name met it so itself.
+pub(super) fn turns_while_waiting(claim: &Claim, is_pause: bool, until: Timestamp, failover: Option<&Failover>, now: Timestamp) -> bool {
+    let (Some(issuance), Some(failover)) = (claim.issuance(), failover) else { return false };
+    let is_wait = |code| matches!(code, ProblemCode::CaQueued | ProblemCode::CaRateLimited | ProblemCode::CaUnavailable);
+    let since = claim.problem.as_ref().filter(|problem| is_wait(problem.code)).map_or(now, |problem| problem.since);
+    let turns = failover.is_too_long(claim, since, until) || is_pause && failover.is_down_too_long(claim, now);
+    issuance.at() == CaChoice::First && turns && failover.can_take(issuance)
+}
+
+/// Since when the first CA is silent, once this was said.
+pub(super) fn down_since(issuance: &Issuance, error: &IssueError, now: Timestamp) -> Option<Timestamp> {
+    match (issuance.at(), error) {
+        // What the second says is no news of the first.
+        (CaChoice::Second, _) => issuance.down_since,
+        (CaChoice::First, IssueError::Unavailable { .. }) => issuance.down_since.or(Some(now)),
+        (CaChoice::First, _) => None,
+    }
+}
