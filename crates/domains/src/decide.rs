@@ -216,20 +216,26 @@ fn stop_of(claim: &Claim) -> Option<&Problem> {
 fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<LastLook>, looks: &LookSchedule, now: Timestamp) -> Change {
     let mut state = claim.state.clone();
     let stop = stop_of(claim).cloned();
-    let (problem, next) = match standing(claim, judgement) {
+    let (problem, next) = match (standing(claim, judgement), &judgement.obstacle) {
         // What could not be learned says nothing: the problem stays as it is, and we look again soon.
-        Standing::Unknown => (claim.problem.clone(), after(now, looks.cap)),
-        Standing::AtRisk => {
+        (Standing::Unknown, _) => (claim.problem.clone(), after(now, looks.cap)),
+        (Standing::AtRisk, _) => {
             let since = claim.problem.as_ref().filter(|p| p.code == ProblemCode::AtRisk).map_or(now, |p| p.since);
             let grace_ends = after(since, looks.at_risk_grace);
             let next = if now < grace_ends { looks.next_look(since, now).min(grace_ends) } else { after(now, looks.health) };
             (Some(at_risk(claim, judgement).into_problem(claim.problem.as_ref(), now, next)), next)
         }
         // It is served, and nothing is ordered for it: no record in DNS changes that, so only the stop is told.
-        Standing::Here | Standing::Delegated if stop.is_some() => (stop.clone(), after(now, looks.health)),
+        (Standing::Here | Standing::Delegated, _) if stop.is_some() => (stop.clone(), after(now, looks.health)),
         // A suspended name is served by nobody, so there is nothing to switch to.
-        Standing::Delegated if claim.suspension.is_some() => (claim.problem.clone(), after(now, looks.health)),
-        Standing::Delegated => match served_by_every_edge_from(&claim.state, looks) {
+        (Standing::Delegated, _) if claim.suspension.is_some() => (claim.problem.clone(), after(now, looks.health)),
+        // Served, and renewal would be refused: looked at again as closely as a name that left, and told as the look before an order tells it.
+        (Standing::Here | Standing::Delegated, Some(obstacle)) => {
+            let since = claim.problem.as_ref().filter(|problem| problem.code == obstacle.code).map_or(now, |problem| problem.since);
+            let next = looks.next_look(since, now);
+            (dated(Some(obstacle.clone()), claim, now, next), next)
+        }
+        (Standing::Delegated, None) => match served_by_every_edge_from(&claim.state, looks) {
             Some(from) if from <= now => {
                 let since = claim.problem.as_ref().filter(|p| p.code == ProblemCode::NotRouted).map_or(now, |p| p.since);
                 // What stayed so for longer than a claim may wait is meant to stay, as behind a proxy.
@@ -239,23 +245,13 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
             }
             from => (claim.problem.clone(), from.unwrap_or_else(|| looks.next_look(claim.since, now).max(after(now, settling(looks))))),
         },
-        Standing::Here => {
+        (Standing::Here, None) => {
             let healed = |problem: &Problem| {
                 matches!(problem.code, ProblemCode::AtRisk | ProblemCode::NotRouted | ProblemCode::Contested) || problem.code.is_of_a_look()
             };
+            let next = after(now, looks.health);
             let stays = claim.problem.clone().filter(|problem| !healed(problem));
-            match (&judgement.obstacle, &judgement.advice) {
-                // Served, and renewal would be refused: looked at again as closely as a name that left.
-                (Some(obstacle), _) => {
-                    let since = claim.problem.as_ref().filter(|problem| problem.code == obstacle.code).map_or(now, |problem| problem.since);
-                    let next = looks.next_look(since, now);
-                    (dated(Some(obstacle.clone()), claim, now, next), next)
-                }
-                (None, advice) => {
-                    let next = after(now, looks.health);
-                    (stays.or_else(|| dated(advice.clone(), claim, now, next)), next)
-                }
-            }
+            (stays.or_else(|| dated(judgement.advice.clone(), claim, now, next)), next)
         }
     };
     if let State::Active { health_look, renewal, .. } = &mut state {

@@ -138,3 +138,35 @@ fn a_stop_outlives_the_time_in_which_the_name_leads_elsewhere() {
     world.apply(decide::look_now(&world.claim, at(74 * DAY)).unwrap());
     assert_eq!(world.claim.issuance().unwrap().next_look, at(74 * DAY));
 }
+
+/// How often each lane looks in an hour in which DNS shows the same all the time, the renewal being due: health, then issuance.
+fn looks_in_an_hour(world: &mut World, seen: &Judgement, from: u64) -> (u32, u32) {
+    let (mut health, mut orders) = (0, 0);
+    let mut now = at(from);
+    while now < at(from + HOUR) {
+        if world.health_look() <= now {
+            world.looked(seen, now);
+            health += 1;
+        }
+        if world.claim.issuance().unwrap().next_look <= now {
+            world.apply(decide::postpone_order(&world.claim, seen, &world.looks, now).unwrap());
+            orders += 1;
+        }
+        now = world.health_look().min(world.claim.issuance().unwrap().next_look).max(now);
+    }
+    (health, orders)
+}
+
+#[test]
+fn two_lanes_that_see_the_same_obstacle_do_not_make_each_other_look_ever_again() {
+    for seen in [here(), delegated(), gone()] {
+        let obstacle = Some(obstacle(ProblemCode::CaaForbids));
+        let seen = Judgement { obstacle, ..seen };
+        let mut world = World::served();
+        let (health, orders) = looks_in_an_hour(&mut world, &seen, 70 * DAY);
+        // A twentieth of what was waited, and five seconds at least: 20 looks, then one each 5 % more.
+        assert!(health <= 120 && orders <= 120, "{health} looks and {orders} looks before an order in one hour of {seen:?}");
+        let (health, orders) = looks_in_an_hour(&mut world, &seen, 75 * DAY);
+        assert!(health <= 4 && orders <= 4, "days later: {health} looks and {orders} looks before an order of {seen:?}");
+    }
+}
