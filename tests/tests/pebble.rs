@@ -127,6 +127,47 @@ async fn a_second_ca_takes_over_while_the_first_is_down_and_the_edge_answers_for
     until("it is served", PATIENCE, async || visitor.get("second.brand.test", "/").await.ok()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_first_ca_is_down_the_second_is_asked_only_for_names_whose_caa_records_allow_it() {
+    let mut product = Product::start_with_peers(&[]).await;
+    let second = product.start_second_pebble(&Demands::default()).await;
+    let settings = [
+        ("NAMEPLATE_ACME_CAA_IDENTITIES", "first-ca.test"),
+        ("NAMEPLATE_ACME_SECOND_DIRECTORY", second.directory.as_str()),
+        ("NAMEPLATE_ACME_SECOND_ROOT", second.roots.to_str().unwrap()),
+        ("NAMEPLATE_ACME_SECOND_CAA_IDENTITIES", "second-ca.test"),
+        ("NAMEPLATE_ACME_SECOND_AFTER", "3s"),
+        ("NAMEPLATE_ISSUANCE_FIRST_RETRY", "1s"),
+        ("NAMEPLATE_ISSUANCE_RETRY_CAP", "2s"),
+    ];
+    product.kill().await;
+    assert!(product.try_restart(&settings).await);
+    product.peers.as_mut().unwrap().kill_ca().await;
+    let caa = |name: &str, allowed: &[&str]| {
+        let data: Vec<String> = allowed.iter().map(|ca| format!("0 issue \"{ca}\"")).collect();
+        json!({ "name": name, "type": "CAA", "data": data })
+    };
+    product.set_dns(&[caa("strict.test", &["first-ca.test"]), caa("open.test", &["first-ca.test", "second-ca.test"])]).await;
+    for name in ["shop.strict.test", "shop.open.test"] {
+        let records = product.register(name, "brand").await;
+        product.set_dns(&records).await;
+    }
+    until("the name that allows both has the second CA's certificate", PATIENCE, async || {
+        product.domain("shop.open.test", "brand").await["certificate"]["serial"].as_str().map(str::to_owned)
+    })
+    .await;
+    // Several times what made the other name turn.
+    let since = std::time::Instant::now();
+    until("the name that allows the first alone says that it is down", PATIENCE, async || {
+        let strict = product.domain("shop.strict.test", "brand").await;
+        assert_eq!(strict["state"], "issuing", "{strict}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        (strict["problem"]["code"] == "ca.unavailable" && since.elapsed() > Duration::from_secs(9)).then_some(())
+    })
+    .await;
+    assert_eq!((issued(&second), second.requests("order-plz")), (1, 1), "its log is {}", second.log.display());
+}
+
 fn issued(pebble: &Pebble) -> usize {
     pebble.logged("Issued certificate serial")
 }

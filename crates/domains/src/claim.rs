@@ -83,6 +83,9 @@ pub struct LastLook {
     /// Where the name's dns-01 challenges led.
     #[serde(default)]
     pub delegation: Delegation,
+    /// The ways to a certificate that CAA records forbid.
+    #[serde(default)]
+    pub forbidden: Vec<CertificateWay>,
 }
 
 /// Where a claim is on its walk. Each variant owns what is true only there.
@@ -166,9 +169,12 @@ pub struct Issuance {
     /// The CA that the next order goes to.
     #[serde(default)]
     pub ca: CaChoice,
-    /// Of these, how often in a row it was this name that the CA refused.
+    /// Of these, how often in a row it was this name that the first CA refused.
     #[serde(default)]
     pub name_failures: u32,
+    /// The same of the second CA.
+    #[serde(default)]
+    pub second_name_failures: u32,
     /// Why nothing is ordered until a person asks for a check; `None` while orders are made. What is told of the name's DNS may cover the same
     /// words beside the state, and never these.
     #[serde(default)]
@@ -219,6 +225,39 @@ pub enum CaChoice {
     Second,
 }
 
+/// A kind of challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ChallengeKind {
+    /// http-01 (RFC 8555, section 8.3).
+    #[serde(rename = "http-01")]
+    Http01,
+    /// dns-01 (RFC 8555, section 8.4).
+    #[serde(rename = "dns-01")]
+    Dns01,
+}
+
+impl ChallengeKind {
+    /// Both that we answer.
+    pub const ALL: &[Self] = &[Self::Http01, Self::Dns01];
+
+    /// As ACME spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::Dns01 => "dns-01",
+        }
+    }
+}
+
+/// One way to a certificate: a CA, and what it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CertificateWay {
+    /// The CA.
+    pub ca: CaChoice,
+    /// The challenge.
+    pub challenge: ChallengeKind,
+}
+
 /// How an order's challenge is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -231,6 +270,16 @@ pub enum ChallengeWay {
         /// The claim's name there.
         name: String,
     },
+}
+
+impl ChallengeWay {
+    /// The kind of the challenge.
+    pub fn kind(&self) -> ChallengeKind {
+        match self {
+            Self::Http01 => ChallengeKind::Http01,
+            Self::Dns01 { .. } => ChallengeKind::Dns01,
+        }
+    }
 }
 
 /// What is known of the certificate in service.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::{
-    Actor, Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, ChallengeWay, Change, Claim, ClaimId, ClaimKey, Delegation, Disposition,
-    Finding, HistoryEntry, Issuance, IssueError, Issued, Judgement, LastLook, LookSchedule, OrderPlan, Owner, OwnershipToken, PreparedKey,
-    Problem, ProblemCode, Proof, Publication, Put, RemovalReason, Renewal, RenewalWindow, Routing, SiteVersion, State, StoredCertificate,
-    Suspension, TenantId, ZoneSettings, claim::after, ledger::Wait, renewal,
+    Actor, Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, CertificateWay, ChallengeKind, ChallengeWay, Change, Claim, ClaimId,
+    ClaimKey, Delegation, Disposition, Finding, HistoryEntry, Issuance, IssueError, Issued, Judgement, LastLook, LookSchedule, OrderPlan,
+    Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication, Put, RemovalReason, Renewal, RenewalWindow, Routing,
+    SiteVersion, State, StoredCertificate, Suspension, TenantId, ZoneSettings, claim::after, ledger::Wait, renewal,
 };
 
 pub use failover::{Failover, next_ca};
@@ -49,7 +49,7 @@ pub const SUSPENDED_AFTER: u32 = 20;
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// When a stopped issuance looks again, which is never; every claim that is not over has a next look.
-const SUSPENDED_FOR: Duration = Duration::from_secs(3650 * 86_400);
+const STOPPED_FOR: Duration = Duration::from_secs(3650 * 86_400);
 
 impl Default for IssuancePolicy {
     fn default() -> Self {
@@ -273,16 +273,16 @@ fn grace_event(claim: &Claim, problem: Option<&Problem>, looks: &LookSchedule, n
 /// What the next order is to be, from what was last seen of the name; `None` when no challenge of it could be answered.
 ///
 /// A delegated name is answered for in the answer zone, wherever the name leads: behind a proxy, or not here yet. Any other name must lead to
-/// the edge, and a wildcard has no challenge but dns-01.
+/// the edge, and a wildcard has no challenge but dns-01. What CAA records forbid is not planned: where they forbid the CA whose turn it is, the
+/// order is made at the other one.
 pub fn plan_order(claim: &Claim, seen: &LastLook, zone: &ZoneSettings) -> Option<OrderPlan> {
-    let challenge = if seen.delegation == Delegation::Ours {
-        ChallengeWay::Dns01 { name: zone.answer_name(&claim.claim_id) }
-    } else if seen.routing.is_ours() && !claim.key.hostname.is_wildcard() {
-        ChallengeWay::Http01
-    } else {
-        return None;
+    let wanted = claim.issuance()?.ca;
+    let has = |ca: CaChoice| ca == CaChoice::First || ca == wanted || zone.issuers.iter().any(|issuer| issuer.ca == ca);
+    let (ca, kind) = [wanted, wanted.other()].into_iter().filter(|ca| has(*ca)).find_map(|ca| Some((ca, seen.challenge_at(claim, ca)?)))?;
+    let challenge = match kind {
+        ChallengeKind::Dns01 => ChallengeWay::Dns01 { name: zone.answer_name(&claim.claim_id) },
+        ChallengeKind::Http01 => ChallengeWay::Http01,
     };
-    let ca = claim.issuance()?.ca;
     let replaces = match &claim.state {
         // Only the CA that issued a certificate knows it.
         State::Active { certificate, .. } if certificate.ca == ca => certificate.ari_id.clone(),
@@ -305,6 +305,20 @@ pub fn lease_issuance(
             issuance.attempt = Some(Attempt { started_at: now, csr, sealed_key, spki_sha256, order_url: None, plan });
         }
     })
+}
+
+/// The same for an order that a look was just made for, which the claim remembers: which CA may be asked next follows from it.
+pub fn lease_for_order(
+    claim: &Claim,
+    prepared: Option<PreparedKey>,
+    plan: OrderPlan,
+    seen: &LastLook,
+    policy: &IssuancePolicy,
+    now: Timestamp,
+) -> Option<Change> {
+    let mut change = lease_issuance(claim, prepared.map(|key| (key, plan)), policy, now)?;
+    change.claims[0].item.last_look = Some(seen.clone());
+    Some(change)
 }
 
 /// Stores the order's URL, before anything is asked of the order.
@@ -359,7 +373,7 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         renewal: Renewal {
             due_at,
             window_poll: facts.ari_id.as_ref().map(|_| renewal::first_window_poll(&facts, now)),
-            issuance: Issuance { next_look: due_at, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First, stopped: None, down_since: None },
+            issuance: Issuance::new(due_at),
         },
         certificate: facts,
         renewed: before.is_some(),
@@ -434,7 +448,8 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     let mut state = claim.state.clone();
     let issuance = issuance_mut(&mut state)?;
     let next_ca = next_ca(claim, error, policy.failover.as_ref(), now);
-    let turns = next_ca != issuance.at();
+    let at = issuance.at();
+    let turns = next_ca != at;
     issuance.down_since = down_since(issuance, error, now);
     issuance.ca = next_ca;
     let way = issuance.attempt.as_ref().map(|attempt| attempt.plan.challenge.clone()).unwrap_or_default();
@@ -442,11 +457,17 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     if !waiting_on_ca {
         issuance.failures = issuance.failures.saturating_add(1);
     }
+    let of_name = issuance.name_failures_at(at);
     if error.is_about_the_name() {
-        issuance.name_failures = issuance.name_failures.saturating_add(1);
+        *of_name = of_name.saturating_add(1);
     }
     let is_paused = matches!(error, IssueError::Paused { .. });
-    let is_suspended = error.is_about_the_name() && issuance.name_failures >= SUSPENDED_AFTER;
+    if is_paused && at == CaChoice::Second {
+        *of_name = (*of_name).max(SUSPENDED_AFTER);
+    }
+    let refusals = *of_name;
+    // A second CA that does not want the name is not asked again; that ends nothing at the first.
+    let stops = !turns && (is_paused || error.is_about_the_name() && refusals >= SUSPENDED_AFTER);
     // The order stays where it is; the next one is made elsewhere.
     if turns || !error.keeps_the_order() {
         issuance.attempt = None;
@@ -454,22 +475,24 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     let wait = match error.disposition() {
         // Nothing is known against the other CA.
         _ if turns && next_ca == CaChoice::Second => Duration::ZERO,
+        // The second CA's wait is not the first one's.
+        Disposition::Retry { .. } if turns => policy.backoff(issuance.failures),
         Disposition::Retry { after: Some(wait) } => wait,
         Disposition::Retry { after: None } if waiting_on_ca => policy.first_retry.min(Duration::from_secs(5)),
-        Disposition::AskCustomer => policy.name_backoff(issuance.name_failures),
+        Disposition::AskCustomer => policy.name_backoff(refusals),
         Disposition::Retry { after: None } => policy.backoff(issuance.failures),
         Disposition::GiveUp | Disposition::Defect => policy.backoff(issuance.failures).max(policy.retry_cap / 24),
     };
     let wait = wait.max(SHORTEST_WAIT).min(policy.retry_cap.max(SHORTEST_WAIT));
-    let next_look = after(now, if is_paused || is_suspended { SUSPENDED_FOR } else { wait });
+    let next_look = after(now, if stops { STOPPED_FOR } else { wait });
     issuance.next_look = next_look;
-    let finding = if is_suspended && !is_paused { Some(suspended(claim, error, &way)) } else { error.finding(&claim.key.hostname, &way) };
+    let finding = if stops && !is_paused { Some(suspended(claim, error, &way)) } else { error.finding(&claim.key.hostname, &way) };
     let problem = match finding {
         Some(finding) => Some(finding.into_problem(claim.problem.as_ref(), now, next_look)),
         None => claim.problem.clone(),
     };
     if let Some(issuance) = issuance_mut(&mut state) {
-        issuance.stopped = problem.clone().filter(|_| is_paused || is_suspended);
+        issuance.stopped = problem.clone().filter(|_| stops);
     }
     Some(rewrite(claim, state, problem, claim.last_look.clone(), now, None))
 }
@@ -550,8 +573,7 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
 /// Proved and routed: the order comes at once, unless the look saw what would make the CA refuse.
 fn ready_to_issue(claim: &Claim, proof: Proof, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> (State, Option<Problem>) {
     let next_look = if judgement.may_order() { now } else { looks.next_look(now, now) };
-    let state =
-        State::Issuing { proof, issuance: Issuance { next_look, attempt: None, failures: 0, name_failures: 0, ca: CaChoice::First, stopped: None, down_since: None } };
+    let state = State::Issuing { proof, issuance: Issuance::new(next_look) };
     let told = judgement.obstacle.clone().or_else(|| judgement.advice.clone());
     (state, dated(told, claim, now, next_look))
 }
@@ -744,14 +766,62 @@ fn issuance_mut(state: &mut State) -> Option<&mut Issuance> {
 impl LastLook {
     /// What people and the next order need to know of a look.
     pub fn of(judgement: &Judgement, at: Timestamp) -> Self {
-        Self { at, proof: judgement.proof, routing: judgement.routing.clone(), delegation: judgement.delegation.clone() }
+        Self {
+            at,
+            proof: judgement.proof,
+            routing: judgement.routing.clone(),
+            delegation: judgement.delegation.clone(),
+            forbidden: judgement.forbidden.clone(),
+        }
+    }
+
+    /// How a challenge of this CA could be answered; `None` when it cannot, or CAA records forbid it.
+    fn challenge_at(&self, claim: &Claim, ca: CaChoice) -> Option<ChallengeKind> {
+        let is_usable = |challenge: ChallengeKind| match challenge {
+            ChallengeKind::Dns01 => self.delegation == Delegation::Ours,
+            ChallengeKind::Http01 => self.routing.is_ours() && !claim.key.hostname.is_wildcard(),
+        };
+        let is_allowed = |challenge| !self.forbidden.contains(&CertificateWay { ca, challenge });
+        [ChallengeKind::Dns01, ChallengeKind::Http01].into_iter().find(|challenge| is_usable(*challenge) && is_allowed(*challenge))
     }
 }
 
 impl Issuance {
+    /// One that begins at `next_look`.
+    pub fn new(next_look: Timestamp) -> Self {
+        Self {
+            next_look,
+            attempt: None,
+            failures: 0,
+            ca: CaChoice::First,
+            name_failures: 0,
+            second_name_failures: 0,
+            stopped: None,
+            down_since: None,
+        }
+    }
+
     /// The CA that the order under way is at, or the next one goes to.
     pub fn at(&self) -> CaChoice {
         self.attempt.as_ref().map_or(self.ca, |attempt| attempt.plan.ca)
+    }
+
+    /// How often in a row this CA refused the name.
+    fn name_failures_at(&mut self, ca: CaChoice) -> &mut u32 {
+        match ca {
+            CaChoice::First => &mut self.name_failures,
+            CaChoice::Second => &mut self.second_name_failures,
+        }
+    }
+}
+
+impl CaChoice {
+    /// The other one.
+    fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
     }
 }
 
@@ -835,7 +905,7 @@ mod tests {
         let plan = OrderPlan { challenge, replaces: None, ca };
         let attempt =
             Attempt { started_at: at(0), csr: String::new(), sealed_key: String::new(), spki_sha256: String::new(), order_url: None, plan };
-        let issuance = Issuance { next_look: at(0), attempt: Some(attempt), failures: 0, name_failures: 0, ca, stopped: None, down_since: None };
+        let issuance = Issuance { attempt: Some(attempt), ca, ..Issuance::new(at(0)) };
         let state = match renews {
             None => State::Issuing { proof: Proof::RoutingRecord, issuance },
             Some(hours_left) => State::Active {
@@ -895,7 +965,8 @@ mod tests {
             let before = claim.issuance().unwrap().ca;
             assert_eq!(after.ca, expected, "{what}");
             assert!(after.attempt.is_none() || before == expected, "{what}: an order is never resumed at the other CA");
-            let look = LastLook { at: at(0), proof: None, routing: Routing::OurTarget, delegation: Delegation::None };
+            let look =
+                LastLook { at: at(0), proof: None, routing: Routing::OurTarget, delegation: Delegation::None, forbidden: Vec::new() };
             let zone = ZoneSettings {
                 zone: Hostname::parse_name("edge.saas.net").unwrap(),
                 txt_prefix: "_nameplate".into(),
@@ -908,7 +979,7 @@ mod tests {
 
     #[test]
     fn only_the_ca_that_issued_a_certificate_is_told_that_it_is_replaced() {
-        let look = LastLook { at: at(0), proof: None, routing: Routing::OurTarget, delegation: Delegation::None };
+        let look = LastLook { at: at(0), proof: None, routing: Routing::OurTarget, delegation: Delegation::None, forbidden: Vec::new() };
         let zone = ZoneSettings {
             zone: Hostname::parse_name("edge.saas.net").unwrap(),
             txt_prefix: "_np".into(),

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimId, Hostname, OwnershipToken};
+use crate::{CaChoice, ClaimId, Hostname, OwnershipToken};
 
 /// What one claim expects to see in DNS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,12 +51,15 @@ pub struct DelegationSubject {
 /// A CA as CAA records name it, with our account there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaaIssuer {
-    /// The names it answers to: its directory's `caaIdentities` (RFC 8555, section 9.7.6).
+    /// Which of our CAs it is.
+    #[serde(default)]
+    pub ca: CaChoice,
+    /// The names it answers to: its directory's `caaIdentities` (RFC 8555, section 9.7.6). Empty: they are not known, and no record allows it.
     pub identities: Vec<String>,
     /// Our account's URL, which `accounturi` may name (RFC 8657, section 3); `None` while there is none, when nothing is held against it.
     #[serde(default)]
     pub account_uri: Option<String>,
-    /// The challenges we answer, which `validationmethods` may name (RFC 8657, section 4).
+    /// The challenges we answer there, which `validationmethods` may name (RFC 8657, section 4).
     pub methods: Vec<String>,
 }
 

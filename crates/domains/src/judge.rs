@@ -11,9 +11,11 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, ChainEnd, ClaimId, Failure, Finding, Look, LookSubject, Observed, ProblemCode, Proof,
+    Answer, CertificateWay, ChainEnd, ChallengeKind, ClaimId, Failure, Finding, Look, LookSubject, Observed, ProblemCode, Proof,
     networks::{Proxy, is_private, proxy_of},
 };
+
+use caa::Caa;
 
 mod advice;
 mod caa;
@@ -77,8 +79,11 @@ pub struct Judgement {
     /// The first thing to tell people: why there is no proof; once proved, why the name does not lead here; once it does, the obstacle to
     /// an order; and when there is none, the advice.
     pub finding: Option<Finding>,
-    /// Why a CA would refuse although the name leads here.
+    /// Why every CA would refuse although the name leads here.
     pub obstacle: Option<Finding>,
+    /// The ways to a certificate that CAA records forbid.
+    #[serde(default)]
+    pub forbidden: Vec<CertificateWay>,
     /// What hurts without stopping anything; looked for only where nothing else is in the way.
     pub advice: Option<Finding>,
 }
@@ -111,10 +116,10 @@ pub fn judge(look: &Look, subject: &LookSubject) -> Judgement {
         Some(Proof::Txt) if case.is_live(misled.as_ref()) => Some(case.live_elsewhere()),
         Some(_) => misled,
     };
-    let obstacle = case.caa();
+    let delegation = case.delegation(delegated);
+    let Caa { obstacle, forbidden } = case.caa(&case.usable(&routing, &delegation));
     let advice = if finding.is_none() && obstacle.is_none() { case.advice() } else { None };
     let [finding, obstacle, advice] = [finding, obstacle, advice].map(|found| found.map(|finding| case.at_the_provider(finding)));
-    let delegation = case.delegation(delegated);
     // A delegated name is ordered before it leads here, so what keeps the CA from it comes first; any other must lead here first.
     let finding = match delegation {
         Delegation::Ours => obstacle.clone().or(finding),
@@ -122,7 +127,7 @@ pub fn judge(look: &Look, subject: &LookSubject) -> Judgement {
     };
     let finding = finding.or_else(|| advice.clone());
     let values: BTreeSet<String> = voices(&look.txt).flat_map(Answer::records).map(|value| token_of(value).to_owned()).collect();
-    Judgement { proof, routing, delegation, txt_values: values.into_iter().collect(), finding, obstacle, advice }
+    Judgement { proof, routing, delegation, txt_values: values.into_iter().collect(), finding, obstacle, forbidden, advice }
 }
 
 /// What both voices together say about one thing that a record may show.
@@ -248,6 +253,23 @@ impl<'l> Case<'l> {
             (None, _, Evidence::Absent) if from_authority(observed).any(|answer| !answer.records().is_empty()) => Delegation::Elsewhere,
             (None, _, Evidence::Absent) => Delegation::None,
             (None, ..) => Delegation::Unknown,
+        }
+    }
+
+    /// The challenges that could be answered for the name as it stands; where none can yet, those that may be one day.
+    fn usable(&self, routing: &Routing, delegation: &Delegation) -> Vec<ChallengeKind> {
+        let is_wildcard = self.subject.hostname.is_wildcard();
+        let mut usable = Vec::new();
+        if routing.is_ours() && !is_wildcard {
+            usable.push(ChallengeKind::Http01);
+        }
+        if *delegation == Delegation::Ours {
+            usable.push(ChallengeKind::Dns01);
+        }
+        match (usable.is_empty(), is_wildcard) {
+            (false, _) => usable,
+            (true, true) => vec![ChallengeKind::Dns01],
+            (true, false) => ChallengeKind::ALL.to_vec(),
         }
     }
 

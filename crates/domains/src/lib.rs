@@ -20,8 +20,9 @@ mod route;
 mod store;
 
 pub use claim::{
-    Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, ChallengeWay, Claim, HistoryEntry, Issuance, LastLook, LookSchedule, OrderPlan,
-    Owner, Proof, Publication, RemovalReason, Renewal, State, StateName, StoredCertificate, Suspension, ZoneSettings,
+    Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, CertificateWay, ChallengeKind, ChallengeWay, Claim, HistoryEntry, Issuance,
+    LastLook, LookSchedule, OrderPlan, Owner, Proof, Publication, RemovalReason, Renewal, State, StateName, StoredCertificate, Suspension,
+    ZoneSettings,
 };
 pub use clock::{Clock, HandClock, SystemClock};
 pub use decide::{Failover, IssuancePolicy};

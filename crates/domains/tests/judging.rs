@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 use domains::{
-    Answer, Asked, CaaIssuer, ChainEnd, ClaimId, DelegationSubject, Dnssec, Failure, Further, Hostname, Look, LookSubject, Observed,
-    OwnershipToken, Proof, Routing, ServerAnswer, SignedZone, ZoneCut, judge,
+    Answer, Asked, CaChoice, CaaIssuer, ChainEnd, ClaimId, DelegationSubject, Dnssec, Failure, Further, Hostname, Look, LookSubject,
+    Observed, OwnershipToken, Proof, Routing, ServerAnswer, SignedZone, ZoneCut, judge,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -49,6 +49,7 @@ fn subject(hostname: &str) -> LookSubject {
         token: OwnershipToken::parse(TOKEN).unwrap(),
         edge_addresses: ["52.1.2.3", "52.1.2.4", "2600:1f00::3"].map(|address| address.parse().unwrap()).into(),
         issuers: vec![CaaIssuer {
+            ca: CaChoice::First,
             identities: vec!["ca.net".into()],
             account_uri: Some("https://ca.net/acct/7".into()),
             methods: vec!["http-01".into()],

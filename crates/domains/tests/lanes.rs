@@ -24,6 +24,7 @@ fn look(routing: Routing, delegation: Delegation) -> Judgement {
         txt_values: Vec::new(),
         finding: None,
         obstacle: None,
+        forbidden: Vec::new(),
         advice: None,
     }
 }

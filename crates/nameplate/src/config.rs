@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
-use domains::{CaaIssuer, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
+use domains::{CaChoice, CaaIssuer, ChallengeKind, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
 
 use crate::limits::{AcmeLimits, LimitsOf};
 
@@ -292,6 +292,12 @@ impl Config {
             "The file with that external account's HMAC key.",
             optional(parsed::<PathBuf>("a path")),
         );
+        let second_caa = r.read(
+            "acme.second.caa_identities",
+            "",
+            "The names by which CAA records allow the second CA, comma-separated; without any it is asked only where no CAA record names a CA.",
+            list::<String>("a name"),
+        );
         let unavailable_for =
             r.read("acme.second.after", "30m", "How long the first CA may be down before orders go to the second.", duration);
         let new_name_patience =
@@ -367,6 +373,10 @@ impl Config {
             http_01: false,
         };
         let failover = second.is_some().then_some(failover);
+        let methods = || ChallengeKind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
+        let issuer = |ca: CaChoice, identities: Vec<String>| CaaIssuer { ca, identities, account_uri: None, methods: methods() };
+        let second_issuer = issuer(CaChoice::Second, second_caa?);
+        let issuers = std::iter::once(issuer(CaChoice::First, caa?)).chain(second.is_some().then_some(second_issuer)).collect();
         Some(Self {
             data: data?,
             listen: Listen {
@@ -382,12 +392,7 @@ impl Config {
                 answers: answers?,
             },
             policy: HostnamePolicy { operator_zones: vec![zone.clone()], tenant_wildcards: wildcards?, allowed_special_use: special? },
-            zone: ZoneSettings {
-                zone,
-                txt_prefix: txt_prefix?,
-                edge_addresses: addresses?,
-                issuers: vec![CaaIssuer { identities: caa?, account_uri: None, methods: vec!["http-01".into(), "dns-01".into()] }],
-            },
+            zone: ZoneSettings { zone, txt_prefix: txt_prefix?, edge_addresses: addresses?, issuers },
             looks: LookSchedule { floor, cap, claim_life: life?, health: health?, hand_over: hand_over?, at_risk_grace: grace_at_risk? },
             issuance: IssuancePolicy { lease: lease?, first_retry: first_retry?, retry_cap: retry_cap?, failover },
             acme: AcmeSettings {

@@ -109,7 +109,7 @@ impl Product {
         let thumbprints = issuers.thumbprints();
         let mut policy = config.issuance;
         policy.failover = policy.failover.map(|failover| Failover { http_01: thumbprints.len() == 1, ..failover });
-        let account_url = issuers.first.account_url().to_owned();
+        let zone = issuers.named_in(&config.zone);
         let second = issuers.second.map(|issuer| Arc::new(issuer) as Arc<dyn Issuer>);
         let issuer = Arc::new(CaPair::new(Arc::new(issuers.first), second));
         let publish = Arc::new(PublishSite { table: Arc::new(home.clone()), bucket: Arc::new(home.clone()), clock: clock.clone() });
@@ -118,10 +118,6 @@ impl Product {
             .await
             .map_err(|error| StartError::Start { what: "publishing the challenge settings", detail: error.to_string() })?;
 
-        let mut zone = config.zone.clone();
-        for ca in &mut zone.issuers {
-            ca.account_uri = Some(account_url.clone());
-        }
         let ca_limits = config.acme_limits.at(config.acme.directory.as_deref());
         let second_ca_limits =
             config.second_ca.as_ref().and_then(|second| second.directory.as_deref()).map(domains::ledger::CaLimits::of_directory);

@@ -5,7 +5,7 @@
 
 use std::{fmt, fs, net::IpAddr, net::SocketAddr, path::PathBuf};
 
-use domains::{CaaIssuer, Hostname, ZoneSettings};
+use domains::{CaChoice, CaaIssuer, Hostname, ZoneSettings};
 
 /// The label before a hostname where its TXT proof stands, unless the environment says otherwise.
 const TXT_PREFIX: &str = "_nameplate";
@@ -88,6 +88,7 @@ impl Reader<'_> {
         });
         let account_uri = self.optional("NAMEPLATE_ACME_ACCOUNT_URL", |text| Ok(text.to_owned()));
         let issuer = CaaIssuer {
+            ca: CaChoice::First,
             identities: identities?.unwrap_or_else(|| vec![CAA_IDENTITY.to_owned()]),
             account_uri: account_uri?,
             methods: vec!["http-01".to_owned(), "dns-01".to_owned()],

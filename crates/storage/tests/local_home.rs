@@ -67,10 +67,7 @@ async fn empty_feed(home: &LocalHome) {
 fn issuing(number: usize, version: u64, stand: &LocalStand, sealed_key: Option<&str>) -> Claim {
     let now = stand.now();
     let attempt = sealed_key.map(|sealed_key| attempt(now, sealed_key));
-    let state = State::Issuing {
-        proof: Proof::Txt,
-        issuance: Issuance { next_look: now, attempt, failures: 0, name_failures: 0, ca: domains::CaChoice::First, stopped: None, down_since: None },
-    };
+    let state = State::Issuing { proof: Proof::Txt, issuance: Issuance { attempt, ..Issuance::new(now) } };
     Claim { state, ..claim(key(number), version, now) }
 }
 

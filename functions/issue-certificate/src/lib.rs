@@ -68,21 +68,20 @@ impl StepHandler for IssueCertificate {
         if issuance.next_look > now {
             return self.ask_for_window(&claim).await;
         }
-        if let Some(attempt) = issuance.attempt.as_ref().filter(|attempt| attempt.order_url.is_some()) {
-            let plan = attempt.plan.clone();
-            return self.issue(claim, plan).await;
+        if issuance.attempt.as_ref().is_some_and(|attempt| attempt.order_url.is_some()) {
+            return self.issue(claim, None).await;
         }
         // Before each order; one that waited for its turn has waited long enough for the name to be led elsewhere.
-        if let Some(plan) = self.recent_look(&claim).and_then(|seen| decide::plan_order(&claim, seen, &self.zone)) {
-            return self.issue(claim, plan).await;
+        if let Some(planned) = self.recent_look(&claim).and_then(|seen| self.planned(&claim, seen.clone())) {
+            return self.issue(claim, Some(planned)).await;
         }
         let subject = claim.look_subject(&self.zone);
         let look = self.lookup.look(&subject).await;
         let judgement = judge(&look, &subject);
         let now = self.clock.now();
         keep_look(self.documents.as_ref(), &claim, &subject, &look, now).await;
-        match decide::plan_order(&claim, &LastLook::of(&judgement, now), &self.zone) {
-            Some(plan) if judgement.obstacle.is_none() => self.issue(claim, plan).await,
+        match self.planned(&claim, LastLook::of(&judgement, now)) {
+            Some(planned) if judgement.obstacle.is_none() => self.issue(claim, Some(planned)).await,
             _ => {
                 let why = judgement.finding.as_ref().map_or("not routed here", |finding| finding.code.as_str());
                 self.record_once(decide::postpone_order(&claim, &judgement, &self.looks, now), why).await
@@ -99,16 +98,26 @@ impl IssueCertificate {
         claim.last_look.as_ref().filter(|look| first_certificate && claim.problem.is_none() && age(look) < FRESH_LOOK)
     }
 
-    async fn issue(&self, claim: Claim, plan: OrderPlan) -> Result<Outcome, StepFailure> {
+    fn planned(&self, claim: &Claim, seen: LastLook) -> Option<(OrderPlan, LastLook)> {
+        Some((decide::plan_order(claim, &seen, &self.zone)?, seen))
+    }
+
+    /// Goes on with the order under way, or makes the one that was `planned`.
+    async fn issue(&self, claim: Claim, planned: Option<(OrderPlan, LastLook)>) -> Result<Outcome, StepFailure> {
         let key = claim.key.clone();
         let prepared = match claim.issuance().and_then(|issuance| issuance.attempt.as_ref()) {
             Some(_) => None,
             None => match self.issuer.prepare(&key) {
-                Ok(prepared) => Some((prepared, plan)),
+                Ok(prepared) => Some(prepared),
                 Err(refusal) => return self.record_refusal(&claim, None, &refusal).await,
             },
         };
-        let Some(lease) = decide::lease_issuance(&claim, prepared, &self.policy, self.clock.now()) else {
+        let now = self.clock.now();
+        let lease = match planned {
+            Some((plan, seen)) => decide::lease_for_order(&claim, prepared, plan, &seen, &self.policy, now),
+            None => decide::lease_issuance(&claim, None, &self.policy, now),
+        };
+        let Some(lease) = lease else {
             return Ok(Outcome::Nothing("nothing to issue in this state"));
         };
         match self.table.commit(&lease).await {

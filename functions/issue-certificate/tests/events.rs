@@ -118,6 +118,7 @@ impl Stand {
             txt_values: Vec::new(),
             finding: None,
             obstacle: None,
+            forbidden: Vec::new(),
             advice: None,
         };
         let claim = &registered.claims[0].item;

@@ -107,6 +107,7 @@ async fn record_certificate(home: &LocalHome, key: &ClaimKey, pair: &SealKeyPair
         txt_values: Vec::new(),
         finding: None,
         obstacle: None,
+        forbidden: Vec::new(),
         advice: None,
     };
     let proved = decide::after_look(&registered.claims[0].item, None, None, &seen, &looks, now, now).unwrap();

@@ -75,6 +75,7 @@ impl Stand {
             txt_values: Vec::new(),
             finding: None,
             obstacle: None,
+            forbidden: Vec::new(),
             advice: None,
         };
         let claim = self.home.claim(&key).await.unwrap().unwrap();
@@ -92,7 +93,10 @@ impl Stand {
             Reserved::Granted => true,
             Reserved::Wait(wait) => {
                 let told = limits.told(&wait.bucket);
-                self.home.commit(&decide::await_turn(claim, &wait, &told, &domains::IssuancePolicy::default(), now).unwrap()).await.unwrap();
+                self.home
+                    .commit(&decide::await_turn(claim, &wait, &told, &domains::IssuancePolicy::default(), now).unwrap())
+                    .await
+                    .unwrap();
                 false
             }
         }

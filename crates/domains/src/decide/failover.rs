@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::elapsed;
-use crate::{CaChoice, ChallengeWay, Claim, Issuance, IssueError, ProblemCode, State, claim::after};
+use super::{SUSPENDED_AFTER, elapsed};
+use crate::{CaChoice, ChallengeKind, Claim, Issuance, IssueError, ProblemCode, State, claim::after};
 
 /// When an order goes to the second CA instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +38,14 @@ impl Default for Failover {
 }
 
 impl Failover {
-    /// Whether the second CA could be given this order.
-    fn can_take(&self, issuance: &Issuance) -> bool {
-        let way = issuance.attempt.as_ref().map(|attempt| &attempt.plan.challenge);
-        self.http_01 || matches!(way, Some(ChallengeWay::Dns01 { .. }))
+    /// Whether the second CA could be given the claim's order: a challenge of it can be answered there, CAA records allow that, and it did not
+    /// refuse the name for good.
+    fn can_take(&self, claim: &Claim, issuance: &Issuance) -> bool {
+        let kind = match &claim.last_look {
+            Some(seen) => seen.challenge_at(claim, CaChoice::Second),
+            None => issuance.attempt.as_ref().map(|attempt| attempt.plan.challenge.kind()),
+        };
+        issuance.second_name_failures < SUSPENDED_AFTER && kind.is_some_and(|kind| self.http_01 || kind == ChallengeKind::Dns01)
     }
 
     /// Whether a limit of the first that ends at `until` lasts beyond what the name can wait, which waited since `since`.
@@ -67,8 +71,11 @@ impl Failover {
 pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, now: Timestamp) -> CaChoice {
     let Some(issuance) = claim.issuance() else { return CaChoice::First };
     let Some(failover) = failover else { return CaChoice::First };
-    let turn = match (issuance.at(), error) {
+    let at = issuance.at();
+    let turn = match (at, error) {
         (at, IssueError::NotYet { .. }) => return at,
+        // Where records allow the second CA alone, it is no stand-in.
+        (CaChoice::Second, _) if forbids_first(claim) => return at,
         (CaChoice::Second, _) => false,
         (CaChoice::First, IssueError::Unavailable { .. }) => failover.is_down_too_long(claim, now),
         (CaChoice::First, IssueError::RateLimited { retry_after, .. }) => {
@@ -76,7 +83,7 @@ pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, n
         }
         (CaChoice::First, _) => false,
     };
-    if turn && failover.can_take(issuance) { CaChoice::Second } else { CaChoice::First }
+    if turn && failover.can_take(claim, issuance) { CaChoice::Second } else { CaChoice::First }
 }
 
 /// Whether an order that must wait until `until` for its turn at the first CA goes to the second one.
@@ -88,7 +95,12 @@ pub(super) fn turns_while_waiting(claim: &Claim, is_pause: bool, until: Timestam
     let is_wait = |code| matches!(code, ProblemCode::CaQueued | ProblemCode::CaRateLimited | ProblemCode::CaUnavailable);
     let since = claim.problem.as_ref().filter(|problem| is_wait(problem.code)).map_or(now, |problem| problem.since);
     let turns = failover.is_too_long(claim, since, until) || is_pause && failover.is_down_too_long(claim, now);
-    issuance.at() == CaChoice::First && turns && failover.can_take(issuance)
+    issuance.at() == CaChoice::First && turns && failover.can_take(claim, issuance)
+}
+
+fn forbids_first(claim: &Claim) -> bool {
+    let seen = claim.last_look.as_ref();
+    seen.is_some_and(|seen| seen.challenge_at(claim, CaChoice::First).is_none() && seen.challenge_at(claim, CaChoice::Second).is_some())
 }
 
 /// Since when the first CA is silent, once this was said.

@@ -1,13 +1,13 @@
-//! Whether CAA records let one of our CAs issue.
+//! Which of our CAs CAA records let issue, and by which challenges.
 //!
-//! Arrives: what the climb from the hostname found. Leaves: nothing when an order may be made; otherwise a [`Finding`] that names the
-//! record to add. Goes wrong: nothing; a question that failed is a finding of its own, as CAs take it for a no.
+//! Arrives: what the climb from the hostname found. Leaves: the ways that are forbidden, and, when no usable one is left, a [`Finding`] that
+//! names the record to add. Goes wrong: nothing; a question that failed is a finding of its own, as CAs take it for a no.
 //!
 //! Source: RFC 8659; RFC 8657; Let's Encrypt's own reading of both, which takes a flag of 1 for critical as well (boulder, va/caa.go,
 //! read 2026-11).
 
 use super::{Case, findings::shown};
-use crate::{Actor, Answer, Asked, CaaIssuer, Failure, Finding, ProblemCode};
+use crate::{Actor, Answer, Asked, CaChoice, CaaIssuer, CertificateWay, ChallengeKind, Failure, Finding, ProblemCode};
 
 /// The bits of the flags that make a property critical: the one the standard names, and the one it is often mistaken for.
 const CRITICAL: u8 = 128 | 1;
@@ -30,54 +30,64 @@ enum Nearness {
     Allowed,
 }
 
+/// What CAA says.
+#[derive(Default)]
+pub(super) struct Caa {
+    /// Why every CA would refuse.
+    pub(super) obstacle: Option<Finding>,
+    /// The ways that are forbidden.
+    pub(super) forbidden: Vec<CertificateWay>,
+}
+
 impl<'l> Case<'l> {
-    /// Why a CA would refuse because of CAA; `None` also when it was not asked.
-    pub(super) fn caa(&self) -> Option<Finding> {
+    /// What CAA says of the challenges that could be answered; nothing also when it was not asked.
+    pub(super) fn caa(&self, usable: &[ChallengeKind]) -> Caa {
         for asked in &self.look.further.caa {
             match &asked.answer {
-                Answer::Failed(failure) => return Some(self.caa_unreadable(asked, failure)),
-                Answer::Records(records) => return self.judge_caa(asked, records),
+                Answer::Failed(failure) => return Caa::no(self.caa_unreadable(asked, failure)),
+                Answer::Records(records) => return self.judge_caa(asked, records, usable),
                 Answer::NoData | Answer::NxDomain => {}
             }
         }
-        None
+        Caa::default()
     }
 
-    fn judge_caa(&self, asked: &Asked, records: &[String]) -> Option<Finding> {
+    fn judge_caa(&self, asked: &Asked, records: &[String], usable: &[ChallengeKind]) -> Caa {
         let properties: Vec<Property<'_>> = records.iter().filter_map(|record| Property::read(record)).collect();
         if let Some(unknown) = properties.iter().find(|property| property.flags & CRITICAL != 0 && !KNOWN.contains(&property.tag.as_str()))
         {
-            return Some(self.caa_finding(ProblemCode::CaaCriticalUnknown, asked, records, &unknown.tag));
+            return Caa::no(self.caa_finding(ProblemCode::CaaCriticalUnknown, asked, records, &unknown.tag, usable));
         }
         let named = |tag: &str| properties.iter().filter(|property| property.tag == tag).map(|property| property.value).collect::<Vec<_>>();
         let (issue, wild) = (named("issue"), named("issuewild"));
         let is_wildcard = self.subject.hostname.is_wildcard() && !wild.is_empty();
         let deciding = if is_wildcard { &wild } else { &issue };
         if deciding.is_empty() || self.subject.issuers.is_empty() {
-            return None;
+            return Caa::default();
         }
-        let code = match self.nearest(deciding) {
-            Nearness::Allowed => return None,
+        let allows = |way: &CertificateWay| self.nearest(deciding, Some(way.ca), &[way.challenge]) == Nearness::Allowed;
+        let forbidden = every_way().filter(|way| !allows(way)).collect();
+        let code = match self.nearest(deciding, None, usable) {
+            Nearness::Allowed => return Caa { obstacle: None, forbidden },
             Nearness::OtherAccount => ProblemCode::CaaForbidsAccount,
             Nearness::OtherMethod => ProblemCode::CaaForbidsMethod,
-            Nearness::OtherCa if is_wildcard && (issue.is_empty() || self.nearest(&issue) == Nearness::Allowed) => {
+            Nearness::OtherCa if is_wildcard && (issue.is_empty() || self.nearest(&issue, None, usable) == Nearness::Allowed) => {
                 ProblemCode::CaaForbidsWildcard
             }
             Nearness::OtherCa => ProblemCode::CaaForbids,
         };
-        Some(self.caa_finding(code, asked, records, ""))
+        Caa { obstacle: Some(self.caa_finding(code, asked, records, "", usable)), forbidden }
     }
 
-    fn nearest(&self, values: &[&str]) -> Nearness {
-        let issuers = &self.subject.issuers;
-        let all = values
-            .iter()
-            .filter_map(|value| read_issue(value))
-            .flat_map(|(ca, parameters)| issuers.iter().map(move |issuer| nearness(&ca, &parameters, issuer)).collect::<Vec<_>>());
+    /// How near the values come to allowing this CA, or any, one of the challenges.
+    fn nearest(&self, values: &[&str], ca: Option<CaChoice>, challenges: &[ChallengeKind]) -> Nearness {
+        let issuers = self.subject.issuers.iter().filter(|issuer| ca.is_none_or(|ca| issuer.ca == ca));
+        let read: Vec<_> = values.iter().filter_map(|value| read_issue(value)).collect();
+        let all = issuers.flat_map(|issuer| read.iter().map(move |(ca, parameters)| nearness(ca, parameters, issuer, challenges)));
         all.max().unwrap_or(Nearness::OtherCa)
     }
 
-    fn caa_finding(&self, code: ProblemCode, asked: &Asked, records: &[String], unknown: &str) -> Finding {
+    fn caa_finding(&self, code: ProblemCode, asked: &Asked, records: &[String], unknown: &str, usable: &[ChallengeKind]) -> Finding {
         let about = format!("CAA {}", asked.name);
         let tag = if code == ProblemCode::CaaForbidsWildcard { "issuewild" } else { "issue" };
         let issuer = self.subject.issuers.first();
@@ -97,7 +107,7 @@ impl<'l> Case<'l> {
                 )
             }
             ProblemCode::CaaForbidsMethod => {
-                let methods = issuer.map(|issuer| issuer.methods.join(",")).unwrap_or_default();
+                let methods = usable.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(",");
                 format!("Add the record {about} with the value {value}, or name our challenges in it: validationmethods={methods}.")
             }
             _ => format!("Add the record {about} with the value {value}, beside those that are there."),
@@ -126,6 +136,18 @@ impl<'l> Case<'l> {
     }
 }
 
+impl Caa {
+    /// Nobody may issue by any challenge.
+    fn no(obstacle: Finding) -> Self {
+        Self { obstacle: Some(obstacle), forbidden: every_way().collect() }
+    }
+}
+
+fn every_way() -> impl Iterator<Item = CertificateWay> {
+    let of = |ca: CaChoice| ChallengeKind::ALL.iter().map(move |challenge| CertificateWay { ca, challenge: *challenge });
+    [CaChoice::First, CaChoice::Second].into_iter().flat_map(of)
+}
+
 impl<'r> Property<'r> {
     /// Reads `flags tag "value"`.
     fn read(record: &'r str) -> Option<Self> {
@@ -148,7 +170,7 @@ fn read_issue(value: &str) -> Option<(String, Vec<(String, String)>)> {
     Some((ca, parameters))
 }
 
-fn nearness(ca: &str, parameters: &[(String, String)], issuer: &CaaIssuer) -> Nearness {
+fn nearness(ca: &str, parameters: &[(String, String)], issuer: &CaaIssuer, challenges: &[ChallengeKind]) -> Nearness {
     if !issuer.identities.iter().any(|identity| identity.eq_ignore_ascii_case(ca)) {
         return Nearness::OtherCa;
     }
@@ -160,8 +182,9 @@ fn nearness(ca: &str, parameters: &[(String, String)], issuer: &CaaIssuer) -> Ne
         return Nearness::OtherAccount;
     }
     let methods = given("validationmethods");
-    let is_answered = |methods: &str| methods.split(',').any(|method| issuer.methods.iter().any(|ours| ours == method.trim()));
-    if methods.len() > 1 || methods.first().is_some_and(|methods| !is_answered(methods)) {
+    let answered = || challenges.iter().map(|kind| kind.as_str()).filter(|kind| issuer.methods.iter().any(|ours| ours == kind));
+    let is_answered = |methods: &str| methods.split(',').any(|method| answered().any(|kind| kind == method.trim()));
+    if methods.len() > 1 || !methods.first().map_or_else(|| answered().next().is_some(), |methods| is_answered(methods)) {
         return Nearness::OtherMethod;
     }
     Nearness::Allowed

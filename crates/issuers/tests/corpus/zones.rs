@@ -7,7 +7,7 @@ use dev_dns::{
     RecordType::{self, A, Aaaa, Caa, Cname, Dnskey, Ds, Https, Mx, Ns, Txt},
     Zone,
 };
-use domains::{CaaIssuer, ClaimId, Hostname, HostnamePolicy, LookSubject, OwnershipToken};
+use domains::{CaChoice, CaaIssuer, ClaimId, Hostname, HostnamePolicy, LookSubject, OwnershipToken};
 
 /// Where the edge is.
 pub(crate) const EDGE: &str = "127.0.0.1";
@@ -106,6 +106,7 @@ fn subject(hostname: &str, n: usize) -> LookSubject {
         edge_addresses: vec![EDGE.parse().unwrap()],
         delegation: None,
         issuers: vec![CaaIssuer {
+            ca: CaChoice::First,
             identities: vec![CA.into()],
             account_uri: Some("https://ca.test/acct/7".into()),
             methods: vec!["http-01".into()],

@@ -10,7 +10,7 @@ use std::{
 
 use dev_dns::{Config, DevDns, Quirk, RecordType};
 use domains::{
-    CaaIssuer, ClaimId, DelegationSubject, Finding, Hostname, HostnamePolicy, Judgement, Look, LookSubject, OwnershipLookup,
+    CaChoice, CaaIssuer, ClaimId, DelegationSubject, Finding, Hostname, HostnamePolicy, Judgement, Look, LookSubject, OwnershipLookup,
     OwnershipToken, judge,
 };
 use hickory_proto::op::{Message, MessageType};
@@ -38,7 +38,12 @@ pub(crate) fn claim(hostname: &str, tenant: &str) -> LookSubject {
         txt_name: format!("_nameplate.{}", hostname.base()),
         token: OwnershipToken::parse(&format!("np-token-of-{tenant}")).unwrap(),
         edge_addresses: vec![EDGE.parse().unwrap(), "2001:db8::10".parse().unwrap()],
-        issuers: vec![CaaIssuer { identities: vec![CA.into()], account_uri: Some(ACCOUNT.into()), methods: vec!["http-01".into()] }],
+        issuers: vec![CaaIssuer {
+            ca: CaChoice::First,
+            identities: vec![CA.into()],
+            account_uri: Some(ACCOUNT.into()),
+            methods: vec!["http-01".into(), "dns-01".into()],
+        }],
         delegation: Some(DelegationSubject {
             name: format!("_acme-challenge.{}", hostname.base()),
             target: format!("claim{tenant}.acme.edge.test"),

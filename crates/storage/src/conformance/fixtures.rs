@@ -66,7 +66,7 @@ pub fn attempt(at: Timestamp, sealed_key: &str) -> Attempt {
 
 /// The same claim in each state of the walk.
 pub fn states(at: Timestamp) -> Vec<State> {
-    let issuance = |attempt| Issuance { next_look: at, attempt, failures: 3, name_failures: 2, ca: CaChoice::First, stopped: None, down_since: None };
+    let issuance = |attempt| Issuance { attempt, failures: 3, name_failures: 2, ..Issuance::new(at) };
     let active = |publication| State::Active {
         proof: Proof::Txt,
         certificate: CertificateFacts {
@@ -101,7 +101,7 @@ pub fn states(at: Timestamp) -> Vec<State> {
 
 /// What a look saw.
 pub fn last_look(at: Timestamp) -> LastLook {
-    LastLook { at, proof: Some(Proof::Txt), routing: Routing::OurTarget, delegation: Delegation::None }
+    LastLook { at, proof: Some(Proof::Txt), routing: Routing::OurTarget, delegation: Delegation::None, forbidden: Vec::new() }
 }
 
 /// A claim written for the first time.
