@@ -592,6 +592,7 @@ impl Claim {
             token: self.token.clone(),
             edge_addresses: zone.edge_addresses.clone(),
             issuers: zone.issuers.clone(),
+            proved: self.proof().is_some(),
             delegation: Some(DelegationSubject {
                 name: zone.delegation_name(&self.key.hostname),
                 target: zone.answer_name(&self.claim_id),

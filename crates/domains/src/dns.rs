@@ -30,6 +30,9 @@ pub struct LookSubject {
     /// The CAs that may be asked for the certificate, as CAA records would name them. Empty: CAA is read, and nobody is missed in it.
     #[serde(default)]
     pub issuers: Vec<CaaIssuer>,
+    /// Whether the claim was proved before: its proof may have gone, and what leads here is renewed all the same.
+    #[serde(default)]
+    pub proved: bool,
     /// Proof (c); `None` in looks recorded before there was one.
     #[serde(default)]
     pub delegation: Option<DelegationSubject>,

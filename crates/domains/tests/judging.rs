@@ -54,6 +54,7 @@ fn subject(hostname: &str) -> LookSubject {
             account_uri: Some("https://ca.net/acct/7".into()),
             methods: vec!["http-01".into()],
         }],
+        proved: false,
         delegation: Some(DelegationSubject {
             name: format!("_acme-challenge.{}", hostname.trim_start_matches("*.")),
             target: ANSWERS.into(),

@@ -34,9 +34,9 @@ impl First<'_> {
     fn may_be_ordered(&self) -> bool {
         let target = &self.subject.routing_target;
         let by_name = voices(self.cname).flat_map(Answer::records).chain(self.chain).any(|name| name == target);
-        by_name
-            || self.is_delegated()
-            || self.is_at_the_edge() && voices(self.txt).flat_map(Answer::records).any(|value| value.contains(self.subject.token.as_str()))
+        let is_proved =
+            || self.subject.proved || voices(self.txt).flat_map(Answer::records).any(|value| value.contains(self.subject.token.as_str()));
+        by_name || self.is_delegated() || self.is_at_the_edge() && is_proved()
     }
 
     fn is_delegated(&self) -> bool {

@@ -335,6 +335,18 @@ async fn caa(found: &mut Found) {
     assert!(world.judged(&subject).await.may_order());
 }
 
+#[tokio::test]
+async fn caa_is_asked_for_a_name_at_the_edge_whose_token_was_taken_away_after_it_was_proved() {
+    let world = World::of_one().await;
+    world.everywhere("brand.test", A, &[EDGE]);
+    world.everywhere("brand.test", Caa, &[r#"0 issue "other.net""#]);
+    let served = LookSubject { proved: true, ..claim("brand.test", "a") };
+    let judged = world.judged(&served).await;
+    assert_eq!(judged.obstacle.map(|obstacle| obstacle.code.as_str()), Some("caa.forbids"), "the renewal is ordered for nothing");
+    let stranger = LookSubject { proved: false, ..served };
+    assert_eq!(world.judged(&stranger).await.obstacle, None, "a name that nobody proved is asked about");
+}
+
 /// A name whose servers are named without addresses, deep below its zone, proved and routed the costliest way.
 #[tokio::test]
 async fn the_costliest_name_that_may_be_ordered_stays_within_thirty_queries() {

@@ -105,6 +105,7 @@ fn subject(hostname: &str, n: usize) -> LookSubject {
         token: OwnershipToken::parse(&format!("np-token-{n}")).unwrap(),
         edge_addresses: vec![EDGE.parse().unwrap()],
         delegation: None,
+        proved: false,
         issuers: vec![CaaIssuer {
             ca: CaChoice::First,
             identities: vec![CA.into()],

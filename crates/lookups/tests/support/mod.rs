@@ -44,6 +44,7 @@ pub(crate) fn claim(hostname: &str, tenant: &str) -> LookSubject {
             account_uri: Some(ACCOUNT.into()),
             methods: vec!["http-01".into(), "dns-01".into()],
         }],
+        proved: false,
         delegation: Some(DelegationSubject {
             name: format!("_acme-challenge.{}", hostname.base()),
             target: format!("claim{tenant}.acme.edge.test"),
