@@ -327,6 +327,9 @@ pub struct Renewal {
     pub due_at: Timestamp,
     /// When the CA is asked for its renewal window next; `None` when it offers none.
     pub window_poll: Option<Timestamp>,
+    /// Start and end of the window that it named last.
+    #[serde(default)]
+    pub window: Option<(Timestamp, Timestamp)>,
     /// The order under way, or when the next one begins.
     pub issuance: Issuance,
 }

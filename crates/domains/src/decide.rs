@@ -372,6 +372,7 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         proof,
         renewal: Renewal {
             due_at,
+            window: None,
             window_poll: facts.ari_id.as_ref().map(|_| renewal::first_window_poll(&facts, now)),
             issuance: Issuance::new(due_at),
         },
@@ -521,11 +522,12 @@ pub fn record_window(claim: &Claim, window: Option<&RenewalWindow>, now: Timesta
         Some(window) => {
             renewal.due_at = renewal::due_in_window(&claim.key.hostname, certificate, window);
             renewal.window_poll = Some(renewal::next_window_poll(certificate, window, now));
+            renewal.window = Some((window.start, window.end));
             if renewal.issuance.failures == 0 {
                 renewal.issuance.next_look = renewal.due_at;
             }
         }
-        None => renewal.window_poll = None,
+        None => (renewal.window_poll, renewal.window) = (None, None),
     }
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
 }
@@ -921,7 +923,7 @@ mod tests {
                 },
                 renewed: false,
                 publication: Publication::Done { version: SiteVersion(1), at: at(-999) },
-                renewal: Renewal { due_at: at(0), window_poll: None, issuance },
+                renewal: Renewal { due_at: at(0), window_poll: None, window: None, issuance },
                 health_look: at(1),
             },
         };

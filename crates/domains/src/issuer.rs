@@ -79,6 +79,20 @@ pub enum IssueError {
         /// The CA's words.
         detail: String,
     },
+    /// The certificate exists, and cannot be fetched yet: no more is known to be wrong with the CA.
+    #[error("the certificate cannot be fetched yet: {detail}")]
+    CertificateLate {
+        /// The CA's own wait, when it named one.
+        retry_after: Option<Duration>,
+        /// What happened.
+        detail: String,
+    },
+    /// The certificate was issued, and cannot be fetched any more; a new order must be made, and the CA counts both.
+    #[error("the certificate was issued and cannot be fetched: {detail}")]
+    CertificateLost {
+        /// The CA's words.
+        detail: String,
+    },
     /// A limit of the CA.
     #[error("the CA asks to wait: {detail}")]
     RateLimited {
@@ -149,10 +163,11 @@ impl IssueError {
     /// Whose move it is.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::NotYet { retry_after } | Self::RateLimited { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
-                Disposition::Retry { after: *retry_after }
-            }
-            Self::OrderDead { .. } => Disposition::Retry { after: None },
+            Self::NotYet { retry_after }
+            | Self::CertificateLate { retry_after, .. }
+            | Self::RateLimited { retry_after, .. }
+            | Self::Unavailable { retry_after, .. } => Disposition::Retry { after: *retry_after },
+            Self::OrderDead { .. } | Self::CertificateLost { .. } => Disposition::Retry { after: None },
             Self::ChallengeFailed { .. } | Self::DnsFailed { .. } | Self::CaaForbids { .. } => Disposition::AskCustomer,
             Self::RejectedIdentifier { .. } | Self::Paused { .. } => Disposition::GiveUp,
             Self::AccountRefused { .. } | Self::Refused { .. } | Self::WrongCertificate { .. } => Disposition::Defect,
@@ -162,8 +177,13 @@ impl IssueError {
     /// Whether the order under way may still become a certificate, so that the attempt must be kept.
     pub fn keeps_the_order(&self) -> bool {
         match self {
-            Self::NotYet { .. } | Self::RateLimited { .. } | Self::Unavailable { .. } | Self::AccountRefused { .. } => true,
+            Self::NotYet { .. }
+            | Self::CertificateLate { .. }
+            | Self::RateLimited { .. }
+            | Self::Unavailable { .. }
+            | Self::AccountRefused { .. } => true,
             Self::OrderDead { .. }
+            | Self::CertificateLost { .. }
             | Self::Paused { .. }
             | Self::ChallengeFailed { .. }
             | Self::DnsFailed { .. }
@@ -184,6 +204,8 @@ impl IssueError {
             | Self::Paused { .. } => true,
             Self::NotYet { .. }
             | Self::OrderDead { .. }
+            | Self::CertificateLate { .. }
+            | Self::CertificateLost { .. }
             | Self::RateLimited { .. }
             | Self::Unavailable { .. }
             | Self::AccountRefused { .. }
@@ -192,11 +214,19 @@ impl IssueError {
         }
     }
 
+    /// Whether the CA issued a certificate all the same, which its limits count.
+    pub fn used_a_certificate(&self) -> bool {
+        matches!(self, Self::CertificateLost { .. } | Self::WrongCertificate { .. })
+    }
+
     /// What people are told of an order whose challenge was answered this way; `None` while the CA is simply at work.
     pub fn finding(&self, hostname: &Hostname, way: &ChallengeWay) -> Option<Finding> {
         let (code, actor, action) = match self {
             Self::NotYet { .. } => return None,
-            Self::OrderDead { .. } => (ProblemCode::CaUnavailable, Actor::Nameplate, "Nothing; a new order is made.".to_owned()),
+            Self::OrderDead { .. } | Self::CertificateLost { .. } => {
+                (ProblemCode::CaUnavailable, Actor::Nameplate, "Nothing; a new order is made.".to_owned())
+            }
+            Self::CertificateLate { .. } => (ProblemCode::CaUnavailable, Actor::Nameplate, "Nothing; it is fetched again.".into()),
             Self::RateLimited { .. } => {
                 (ProblemCode::CaRateLimited, Actor::Nameplate, "Nothing; the order waits for the CA's limit.".into())
             }

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use domains::{
-    Actor, Change, Claim, ClaimId, ClaimKey, Delegation, Finding, Hostname, IssuancePolicy, IssueError, Issued, Judgement, LookSchedule,
-    OrderPlan, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, Routing, State, TenantId, Timestamp,
+    Actor, CaChoice, Change, Claim, ClaimId, ClaimKey, Delegation, Finding, Hostname, IssuancePolicy, IssueError, Issued, Judgement, Lane,
+    LedgerMove, LookSchedule, OrderPlan, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, State, TenantId,
+    Timestamp,
     decide::{self, SUSPENDED_AFTER},
+    ledger::{CaLimits, Level, MemoryLedger, OrderKind, Reservation},
 };
 
 const HOUR: u64 = 3_600;
@@ -170,4 +172,53 @@ fn two_lanes_that_see_the_same_obstacle_do_not_make_each_other_look_ever_again()
         let (health, orders) = looks_in_an_hour(&mut world, &seen, 75 * DAY);
         assert!(health <= 4 && orders <= 4, "days later: {health} looks and {orders} looks before an order of {seen:?}");
     }
+}
+
+#[test]
+fn a_renewal_is_counted_as_what_the_cas_will_count_it_as() {
+    let limits = CaLimits::lets_encrypt("ca");
+    let window = RenewalWindow { start: at(60 * DAY), end: at(62 * DAY), retry_after: Duration::from_secs(6 * HOUR) };
+    let counted = |replaces: bool, ca: CaChoice, is_known: bool, now: Timestamp| {
+        let mut world = World::served();
+        if is_known {
+            world.apply(decide::record_window(&world.claim, Some(&window), at(50 * DAY)).unwrap());
+        }
+        let plan = OrderPlan { ca, replaces: replaces.then(|| "a.b".to_owned()), ..OrderPlan::default() };
+        let key = PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: "ab".into() };
+        world.apply(decide::lease_issuance(&world.claim, Some((key, plan)), &world.policy, now).unwrap());
+        let reservation = limits.reservation(&world.claim, now).unwrap();
+        let kind = [OrderKind::New, OrderKind::Renewal, OrderKind::AriRenewal];
+        let lane = reservation.lane;
+        kind.into_iter().find(|kind| limits.needs(&world.claim.key.hostname, *kind, lane) == reservation.needs).unwrap()
+    };
+    let (first, second) = (CaChoice::First, CaChoice::Second);
+    assert_eq!(counted(true, first, true, at(61 * DAY)), OrderKind::AriRenewal);
+    assert_eq!(counted(true, first, true, at(62 * DAY)), OrderKind::Renewal, "its window is over");
+    assert_eq!(counted(true, first, true, at(60 * DAY - 1)), OrderKind::Renewal, "its window has not begun");
+    assert_eq!(counted(true, first, false, at(61 * DAY)), OrderKind::Renewal, "no window is known");
+    assert_eq!(counted(false, first, true, at(61 * DAY)), OrderKind::Renewal, "the order will not say what it replaces");
+    assert_eq!(counted(false, second, true, at(61 * DAY)), OrderKind::New, "the second CA never saw this name");
+}
+
+#[test]
+fn tokens_that_were_never_taken_are_not_given_back_when_an_order_counts_as_something_else_meanwhile() {
+    let limits = CaLimits::lets_encrypt("ca");
+    let name = Hostname::parse_name("shop.brand.com").unwrap();
+    let of = |kind| Reservation {
+        attempt: "one".into(),
+        tenant: TenantId::parse("brand").unwrap(),
+        lane: Lane::Renewal,
+        needs: limits.needs(&name, kind, Lane::Renewal),
+        remembered: Duration::from_secs(DAY),
+    };
+    let mut ledger = MemoryLedger::default();
+    // Another order of the same set took one.
+    let other = Reservation { attempt: "other".into(), ..of(OrderKind::Renewal) };
+    ledger.apply(&LedgerMove::Reserve(other), at(0)).unwrap();
+    let set = of(OrderKind::Renewal).needs.into_iter().find(|need| need.bucket.contains("|set|")).unwrap();
+    let left = |ledger: &MemoryLedger| Level::of(&set.bucket, ledger.item(&set.bucket), set.shape, at(0)).unwrap().left;
+    let before = left(&ledger);
+    ledger.apply(&LedgerMove::Reserve(of(OrderKind::AriRenewal)), at(0)).unwrap();
+    ledger.apply(&LedgerMove::Release(of(OrderKind::Renewal)), at(0)).unwrap();
+    assert_eq!(left(&ledger), before);
 }

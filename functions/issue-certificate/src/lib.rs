@@ -203,7 +203,7 @@ impl IssueCertificate {
         }
     }
 
-    /// Tells the ledger what a refusal says about the CA's limits: a wait holds for every worker, and what a dead order did not use is free.
+    /// Tells the ledger what a refusal says about the CA's limits: a wait holds for every worker.
     async fn heed(&self, claim: &Claim, refusal: &IssueError) -> Result<(), StepFailure> {
         let now = self.clock.now();
         let attempt = claim.issuance().and_then(|issuance| issuance.attempt.as_ref());
@@ -217,11 +217,6 @@ impl IssueCertificate {
         };
         if let Some(pause) = pause {
             self.limits.apply(&pause, now).await?;
-        }
-        if !refusal.keeps_the_order()
-            && let Some(reservation) = ca_limits.reservation(claim, now)
-        {
-            self.limits.apply(&LedgerMove::Release(reservation), now).await?;
         }
         Ok(())
     }
@@ -269,11 +264,15 @@ impl IssueCertificate {
         }
         self.heed(claim, refusal).await?;
         let record = |claim: &Claim| decide::record_refusal(claim, refusal, &self.policy, self.clock.now());
-        let written = match attempt {
-            Some(attempt) => self.write(claim.clone(), attempt, record).await?.is_some(),
-            None => return self.record_once(record(claim), "refused").await,
+        let Some(attempt) = attempt else { return self.record_once(record(claim), "refused").await };
+        let Some(written) = self.write(claim.clone(), attempt, record).await? else {
+            return Ok(Outcome::Nothing("someone else was first"));
         };
-        Ok(if written { Outcome::Recorded("refused") } else { Outcome::Nothing("someone else was first") })
+        // An order that is given up, dead or for the other CA, has not used up what only certificates use up.
+        if has_dropped(&written, attempt) && !refusal.used_a_certificate() {
+            self.release(claim).await?;
+        }
+        Ok(Outcome::Recorded("refused"))
     }
 
     /// Commits what `decide` makes of the claim; if another lane of the claim wrote first, decides anew on what it wrote, as long as the

@@ -59,6 +59,8 @@ struct Ca {
     prepared: AtomicU32,
     orders: AtomicU32,
     refusals: Mutex<VecDeque<IssueError>>,
+    /// How the next orders end.
+    ends: Mutex<VecDeque<IssueError>>,
     /// Whether no challenge ever succeeds.
     fails: Mutex<bool>,
 }
@@ -79,6 +81,9 @@ impl Issuer for Ca {
     }
 
     async fn complete(&self, _: &Hostname, _: &str, _: &Attempt) -> Result<Issued, IssueError> {
+        if let Some(error) = self.ends.lock().unwrap().pop_front() {
+            return Err(error);
+        }
         if *self.fails.lock().unwrap() {
             return Err(IssueError::ChallengeFailed { detail: "connection refused".into() });
         }
@@ -280,6 +285,57 @@ async fn a_name_that_the_ca_paused_waits_for_the_operator_with_the_page_to_visit
     stand.clock.advance(Duration::from_secs(40 * 86_400));
     stand.take(&key).await;
     assert_eq!(stand.orders(), 0, "a paused name was ordered by itself");
+}
+
+#[tokio::test]
+async fn what_only_certificates_use_up_is_given_back_by_an_order_that_brought_none_and_by_no_other() {
+    let detail = || "as it happens".to_owned();
+    for (error, left) in [
+        (IssueError::OrderDead { detail: detail() }, 40),
+        (IssueError::ChallengeFailed { detail: detail() }, 40),
+        (IssueError::WrongCertificate { detail: detail() }, 39),
+        (IssueError::CertificateLost { detail: detail() }, 39),
+        (IssueError::CertificateLate { retry_after: None, detail: detail() }, 39),
+    ] {
+        let limits = CaLimits::lets_encrypt("ca");
+        let stand = Stand::new(limits.clone());
+        let key = stand.proved("a.brand.com").await;
+        let domain = limits.shown(Some(&key.hostname)).into_iter().find(|(bucket, _)| bucket.contains("domain")).unwrap();
+        let told = error.to_string();
+        stand.ca.ends.lock().unwrap().push_back(error);
+        stand.take(&key).await.unwrap();
+        assert_eq!((stand.orders(), stand.left(&domain.0, domain.1).await), (1, left), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn one_certificate_that_is_late_keeps_no_other_name_waiting() {
+    let stand = Stand::new(CaLimits::unknown("ca"));
+    let (late, next) = (stand.proved("a.brand.com").await, stand.proved("b.brand.com").await);
+    let wait = Some(Duration::from_secs(600));
+    stand.ca.ends.lock().unwrap().push_back(IssueError::CertificateLate { retry_after: wait, detail: "not known yet".into() });
+    let (code, again) = stand.take(&late).await.unwrap();
+    assert_eq!((code, again.duration_since(stand.clock.now()).as_secs()), (ProblemCode::CaUnavailable, 600), "as the CA asks");
+    assert_eq!(stand.take(&next).await, None);
+    assert_eq!(stand.claim(&next).await.state.name(), StateName::Active);
+    stand.until(again);
+    assert_eq!((stand.take(&late).await, stand.orders()), (None, 2), "the order was made again");
+}
+
+#[tokio::test]
+async fn an_order_given_up_for_the_second_ca_gives_back_what_it_took_at_the_first() {
+    let limits = CaLimits::lets_encrypt("ca");
+    let stand = Stand::with_second(limits.clone(), Failover { unavailable_for: Duration::from_secs(60), ..Failover::default() });
+    let key = stand.proved("a.brand.com").await;
+    let domain = limits.shown(Some(&key.hostname)).into_iter().find(|(bucket, _)| bucket.contains("domain")).unwrap();
+    for left in [39, 40] {
+        stand.ca.ends.lock().unwrap().push_back(IssueError::Unavailable { retry_after: None, detail: "503".into() });
+        let (code, next) = stand.take(&key).await.unwrap();
+        assert_eq!((code, stand.left(&domain.0, domain.1).await), (ProblemCode::CaUnavailable, left));
+        stand.until(next);
+    }
+    assert_eq!(stand.take(&key).await, None);
+    assert_eq!(stand.asked(), [CaChoice::First, CaChoice::Second]);
 }
 
 impl Stand {

@@ -73,7 +73,7 @@ pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, n
     let Some(failover) = failover else { return CaChoice::First };
     let at = issuance.at();
     let turn = match (at, error) {
-        (at, IssueError::NotYet { .. }) => return at,
+        (at, IssueError::NotYet { .. } | IssueError::CertificateLate { .. }) => return at,
         // Where records allow the second CA alone, it is no stand-in.
         (CaChoice::Second, _) if forbids_first(claim) => return at,
         (CaChoice::Second, _) => false,

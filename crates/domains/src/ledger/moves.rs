@@ -125,8 +125,12 @@ impl Debt {
 enum Attempt {
     /// It has a slot of `bucket`. It waited for each of `levels`, there at that level, and never waits behind their newcomers again.
     Waiting { bucket: String, slot: i64, levels: BTreeMap<String, usize>, counted: Vec<String> },
-    /// It has its tokens; `released` once they were given back.
-    Granted { released: bool },
+    /// It has its tokens, of the buckets in `taken`; `released` once they were given back.
+    Granted {
+        released: bool,
+        #[serde(default)]
+        taken: Option<Vec<String>>,
+    },
 }
 
 /// A need with what was read for it.
@@ -201,7 +205,7 @@ impl Reservation {
         let (attempt, mut reads) = self.read(items, at)?;
         let (levels, mut counted) = match attempt {
             // It has its tokens; a pause that came since holds for it, too.
-            Some(Attempt::Granted { .. }) => {
+            Some(Attempt::Granted { released: false, .. }) => {
                 let paused = reads.iter().filter_map(|read| Some((read.bucket.pause(at)?, read))).max_by_key(|(until, _)| *until);
                 let answer = paused.map_or(Reserved::Granted, |(until, read)| Reserved::Wait(wait(read, until, at)));
                 return Ok((answer, Vec::new()));
@@ -214,7 +218,8 @@ impl Reservation {
                 }
                 (levels, counted)
             }
-            None => Default::default(),
+            // What was given back is somebody else's by now: an attempt that goes on all the same begins anew.
+            Some(Attempt::Granted { released: true, .. }) | None => Default::default(),
         };
         for read in &mut reads {
             if let Some(level) = levels.get(&read.need.bucket) {
@@ -239,7 +244,8 @@ impl Reservation {
                 writes.push(self.write_debt(read.need, debt, at)?);
             }
         }
-        writes.push(self.write_attempt(&Attempt::Granted { released: false }, now)?);
+        let taken = Some(self.needs.iter().map(|need| need.bucket.clone()).collect());
+        writes.push(self.write_attempt(&Attempt::Granted { released: false, taken }, now)?);
         Ok((Reserved::Granted, writes))
     }
 
@@ -270,11 +276,11 @@ impl Reservation {
     fn release(&self, items: &[Option<String>], now: Timestamp) -> Result<(Reserved, Vec<LedgerWrite>), StoreError> {
         let at = micros(now);
         let (attempt, reads) = self.read(items, at)?;
-        if attempt != Some(Attempt::Granted { released: false }) {
-            return Ok((Reserved::Granted, Vec::new()));
-        }
-        let mut writes = vec![self.write_attempt(&Attempt::Granted { released: true }, now)?];
-        for mut read in reads.into_iter().filter(|read| read.need.is_returned) {
+        let Some(Attempt::Granted { released: false, taken }) = attempt else { return Ok((Reserved::Granted, Vec::new())) };
+        // What the order is counted as may have changed since; nothing is given back that was not taken.
+        let is_taken = |need: &Need| taken.as_ref().is_none_or(|taken| taken.contains(&need.bucket));
+        let mut writes = vec![self.write_attempt(&Attempt::Granted { released: true, taken: taken.clone() }, now)?];
+        for mut read in reads.into_iter().filter(|read| read.need.is_returned && is_taken(read.need)) {
             read.bucket.give_back(read.need.shape, at);
             writes.push(write(&read.need.bucket, &read.bucket, read.bucket.idle_from())?);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{BucketShape, Lane, LedgerMove, Need, Reservation};
-use crate::{Claim, Hostname, State, claim::after, renewal};
+use crate::{Claim, Hostname, OrderPlan, State, claim::after, renewal};
 
 /// The share of a CA's limit that we use, in parts of 100: what the CA counts and what we count is never quite the same moment.
 const SAFETY_PERCENT: u32 = 80;
@@ -213,10 +213,7 @@ impl CaLimits {
     /// The reservation of a claim's attempt; `None` when the claim has none.
     pub fn reservation(&self, claim: &Claim, now: Timestamp) -> Option<Reservation> {
         let attempt = claim.issuance()?.attempt.as_ref()?;
-        let kind = match &claim.state {
-            State::Active { .. } => OrderKind::Renewal,
-            _ => OrderKind::New,
-        };
+        let kind = order_kind(claim, &attempt.plan, now);
         let lane = lane(claim, now);
         Some(Reservation {
             attempt: format!("{}|{}", self.ca, attempt.spki_sha256),
@@ -257,6 +254,20 @@ impl CaLimits {
             ("pace", _) => "orders a second".to_owned(),
             _ => own.to_owned(),
         }
+    }
+}
+
+/// How the CA will count an order of this claim.
+///
+/// A renewal counts as one only at the CA that issued before, and as one that it asked for itself only while its window lasts and the order
+/// says what it replaces. Source: Boulder, wfe2 (read 2026-11).
+fn order_kind(claim: &Claim, plan: &OrderPlan, now: Timestamp) -> OrderKind {
+    let State::Active { certificate, renewal, .. } = &claim.state else { return OrderKind::New };
+    let is_in_window = renewal.window.is_some_and(|(start, end)| start <= now && now < end);
+    match (certificate.ca == plan.ca, plan.replaces.is_some() && is_in_window) {
+        (false, _) => OrderKind::New,
+        (true, true) => OrderKind::AriRenewal,
+        (true, false) => OrderKind::Renewal,
     }
 }
 

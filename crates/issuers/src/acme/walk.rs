@@ -113,9 +113,14 @@ impl AcmeIssuer {
         let waited = Duration::try_from(self.now().duration_since(attempt.started_at)).unwrap_or_default();
         if failure.status() == Some(404) && waited < CERTIFICATE_PATIENCE {
             // The certificate exists, but this one of the CA's data centres has not heard of it.
-            return Err(IssueError::Unavailable { retry_after: last_wait(), detail: "the certificate cannot be fetched yet".into() }.into());
+            let detail = "the CA does not know it yet".to_owned();
+            return Err(IssueError::CertificateLate { retry_after: last_wait(), detail }.into());
         }
-        Err(failure.into())
+        Err(match failure.judge(self.now()) {
+            IssueError::OrderDead { detail } => IssueError::CertificateLost { detail },
+            error => error,
+        }
+        .into())
     }
 
     /// Looks for the reason in the authorizations first: Boulder leaves the order's own error empty, Pebble repeats it there.

@@ -197,6 +197,24 @@ async fn orders_that_a_ca_forgot_or_that_are_at_its_old_place_end_and_its_accoun
     drop((dns, edge));
 }
 
+#[tokio::test]
+async fn a_certificate_that_the_ca_does_not_give_out_is_late_at_first_and_then_lost() {
+    let world = World::start().await;
+    let issuer = world.issuer();
+    let (young, url) = (attempt(&issuer, NAME), issuer.order(&hostname(NAME), &OrderPlan::default()).await.unwrap());
+    let unknown = || Fault::problem(Endpoint::Certificate, "malformed", 404).retry_after("7");
+    world.control().fault(unknown());
+    let error = issuer.complete(&hostname(NAME), &url, &young).await.unwrap_err();
+    let IssueError::CertificateLate { retry_after, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((retry_after.map(|wait| wait.as_secs()), error.keeps_the_order(), error.used_a_certificate()), (Some(7), true, false));
+
+    let started_at = young.started_at.checked_sub(Duration::from_secs(2 * 3_600)).unwrap();
+    world.control().fault(unknown());
+    let error = issuer.complete(&hostname(NAME), &url, &Attempt { started_at, ..young.clone() }).await.unwrap_err();
+    assert!(matches!(error, IssueError::CertificateLost { .. }) && error.used_a_certificate(), "{error:?}");
+    issuer.complete(&hostname(NAME), &url, &young).await.unwrap();
+}
+
 /// With the feature `failpoints`: a real process, ended by `abort`, with the CA outside of it.
 #[cfg(feature = "failpoints")]
 mod killed {

@@ -82,6 +82,7 @@ pub fn states(at: Timestamp) -> Vec<State> {
         publication,
         renewal: Renewal {
             due_at: after(at, Duration::from_secs(60 * 86_400)),
+            window: Some((after(at, Duration::from_secs(59 * 86_400)), after(at, Duration::from_secs(61 * 86_400)))),
             window_poll: Some(after(at, Duration::from_secs(21_600))),
             issuance: issuance(None),
         },

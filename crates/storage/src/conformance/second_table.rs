@@ -184,7 +184,7 @@ pub(super) async fn what_an_order_did_not_use_is_given_back_once<S: Stand>(stand
     }
     assert_eq!((left(&home, &kept, now).await, left(&home, &returned, now).await), (3, 4));
     assert_eq!(home.apply(&LedgerMove::Reserve(one), now).await.unwrap(), Reserved::Granted);
-    assert_eq!(left(&home, &returned, now).await, 4, "an ended attempt took again");
+    assert_eq!(left(&home, &returned, now).await, 3, "an attempt that goes on after its tokens were given back has none");
 }
 
 fn waits(answer: &Reserved) -> Option<&Wait> {
