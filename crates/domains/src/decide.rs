@@ -307,7 +307,8 @@ pub fn lease_issuance(
     })
 }
 
-/// The same for an order that a look was just made for, which the claim remembers: which CA may be asked next follows from it.
+/// The same for an order that a look was just made for, which the claim remembers: which CA may be asked next follows from it. An attempt whose
+/// order was not made yet is planned anew: where the name leads may have changed while it waited.
 pub fn lease_for_order(
     claim: &Claim,
     prepared: Option<PreparedKey>,
@@ -316,9 +317,12 @@ pub fn lease_for_order(
     policy: &IssuancePolicy,
     now: Timestamp,
 ) -> Option<Change> {
-    let mut change = lease_issuance(claim, prepared.map(|key| (key, plan)), policy, now)?;
-    change.claims[0].item.last_look = Some(seen.clone());
-    Some(change)
+    let mut state = claim.state.clone();
+    if let Some(attempt) = issuance_mut(&mut state)?.attempt.as_mut().filter(|attempt| attempt.order_url.is_none()) {
+        attempt.plan = plan.clone();
+    }
+    let planned = Claim { state, last_look: Some(seen.clone()), ..claim.clone() };
+    lease_issuance(&planned, prepared.map(|key| (key, plan)), policy, now)
 }
 
 /// Stores the order's URL, before anything is asked of the order.

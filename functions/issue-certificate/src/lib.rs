@@ -125,9 +125,14 @@ impl IssueCertificate {
             Err(CommitError::Conflict) => return Ok(Outcome::Nothing("someone else was first")),
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
+        let before = claim;
         let Some((claim, attempt)) = lease.claims.into_iter().next().and_then(|put| attempt_of(put.item)) else {
             return Err(StepFailure::Defect("a leased claim has no attempt".into()));
         };
+        if before.issuance().is_some_and(|issuance| issuance.attempt.is_some() && issuance.at() != attempt.plan.ca) {
+            // What it had waited for is the other CA's.
+            self.release(&before).await?;
+        }
 
         let (claim, order_url) = match &attempt.order_url {
             Some(order_url) => (claim, order_url.clone()),

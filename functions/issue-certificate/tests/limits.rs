@@ -5,14 +5,14 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use domains::{
-    Actor, Answer, Attempt, BucketShape, CaChoice, ChainEnd, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, Failover, HandClock,
+    Actor, Answer, Attempt, BucketShape, CaChoice, ChainEnd, ChallengeWay, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, Failover, HandClock,
     Hostname, IssuancePolicy, IssueError, Issued, Issuer, Judgement, Limits, Look, LookSchedule, LookSubject, Observed, OrderPlan,
     OwnershipLookup, OwnershipToken, PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, ServerAnswer, StateName, Step, TenantId,
     Timestamp, ZoneCut, ZoneSettings,
@@ -24,8 +24,11 @@ use steps::take_nudge;
 use storage::local::{LocalConfig, LocalHome};
 use tempfile::TempDir;
 
-/// Every name leads where it should.
-struct GoodDns;
+/// Every name leads where it should, until it is moved: then only its challenges do.
+#[derive(Default)]
+struct GoodDns {
+    is_moved: AtomicBool,
+}
 
 #[async_trait]
 impl OwnershipLookup for GoodDns {
@@ -36,16 +39,19 @@ impl OwnershipLookup for GoodDns {
             resolver: answer,
         };
         let hostname = subject.hostname.as_str();
+        let is_moved = self.is_moved.load(SeqCst);
+        let target = if is_moved { "old.server.net".to_owned() } else { subject.routing_target.clone() };
+        let delegation = subject.delegation.as_ref().filter(|_| is_moved);
         Look {
             zone: Ok(ZoneCut { apex: "brand.com".into(), servers: vec!["ns1.dns.net".into()] }),
-            cname: observed(hostname, Answer::Records(vec![subject.routing_target.clone()])),
-            chain: vec![subject.routing_target.clone()],
+            cname: observed(hostname, Answer::Records(vec![target.clone()])),
+            chain: vec![target],
             chain_end: ChainEnd::Complete,
-            a: observed(hostname, Answer::NoData),
+            a: observed(hostname, if is_moved { Answer::Records(vec!["203.0.113.80".into()]) } else { Answer::NoData }),
             aaaa: observed(hostname, Answer::NoData),
             txt: observed(&subject.txt_name, Answer::NxDomain),
             txt_doubled: None,
-            delegation: None,
+            delegation: delegation.map(|expected| observed(&expected.name, Answer::Records(vec![expected.target.clone()]))),
             further: domains::Further::default(),
             queries: 6,
         }
@@ -55,7 +61,7 @@ impl OwnershipLookup for GoodDns {
 /// A CA, or both of them, that answers the next orders with these refusals.
 #[derive(Default)]
 struct Ca {
-    asked: Mutex<Vec<CaChoice>>,
+    asked: Mutex<Vec<OrderPlan>>,
     prepared: AtomicU32,
     orders: AtomicU32,
     refusals: Mutex<VecDeque<IssueError>>,
@@ -73,7 +79,7 @@ impl Issuer for Ca {
     }
 
     async fn order(&self, _: &Hostname, plan: &OrderPlan) -> Result<String, IssueError> {
-        self.asked.lock().unwrap().push(plan.ca);
+        self.asked.lock().unwrap().push(plan.clone());
         match self.refusals.lock().unwrap().pop_front() {
             Some(refusal) => Err(refusal),
             None => Ok(format!("https://ca/order/{}", self.orders.fetch_add(1, SeqCst) + 1)),
@@ -104,6 +110,7 @@ impl Issuer for Ca {
 struct Stand {
     issue: IssueCertificate,
     ca: Arc<Ca>,
+    dns: Arc<GoodDns>,
     home: LocalHome,
     clock: Arc<HandClock>,
     _folder: TempDir,
@@ -115,10 +122,11 @@ impl Stand {
         let clock = Arc::new(HandClock::starting_at("2026-11-24T10:00:00Z".parse().unwrap()));
         let home = LocalHome::open(LocalConfig::new(folder.path(), clock.clone() as Arc<dyn Clock>)).unwrap();
         let ca = Arc::new(Ca::default());
+        let dns = Arc::new(GoodDns::default());
         let issue = IssueCertificate {
             table: Arc::new(home.clone()),
             issuer: ca.clone(),
-            lookup: Arc::new(GoodDns),
+            lookup: dns.clone(),
             zone: ZoneSettings {
                 zone: Hostname::parse_name("edge.saas.net").unwrap(),
                 txt_prefix: "_nameplate".into(),
@@ -133,7 +141,7 @@ impl Stand {
             second_ca_limits: None,
             clock: clock.clone(),
         };
-        Self { issue, ca, home, clock, _folder: folder }
+        Self { issue, ca, dns, home, clock, _folder: folder }
     }
 
     /// A claim that was proved and routed a moment ago.
@@ -288,6 +296,21 @@ async fn a_name_that_the_ca_paused_waits_for_the_operator_with_the_page_to_visit
 }
 
 #[tokio::test]
+async fn an_order_that_waited_for_its_turn_is_made_as_the_look_before_it_found_the_name() {
+    let stand = Stand::new(one_a_minute());
+    let (first, second) = (stand.proved("a.brand.com").await, stand.proved("b.brand.com").await);
+    stand.take(&first).await;
+    let (_, turn) = stand.take(&second).await.expect("a second order in one minute");
+    assert_eq!(stand.claim(&second).await.issuance().unwrap().attempt.as_ref().unwrap().plan.challenge, ChallengeWay::Http01);
+    stand.dns.is_moved.store(true, SeqCst);
+    stand.until(turn);
+    assert_eq!(stand.take(&second).await, None);
+    let challenges: Vec<_> = stand.ca.asked.lock().unwrap().iter().map(|plan| plan.challenge.kind().as_str()).collect();
+    assert_eq!(challenges, ["http-01", "dns-01"], "the CA is sent to a server that is not ours");
+    assert_eq!(stand.ca.prepared.load(SeqCst), 2, "with the key that waited");
+}
+
+#[tokio::test]
 async fn what_only_certificates_use_up_is_given_back_by_an_order_that_brought_none_and_by_no_other() {
     let detail = || "as it happens".to_owned();
     for (error, left) in [
@@ -348,7 +371,7 @@ impl Stand {
     }
 
     fn asked(&self) -> Vec<CaChoice> {
-        self.ca.asked.lock().unwrap().clone()
+        self.ca.asked.lock().unwrap().iter().map(|plan| plan.ca).collect()
     }
 
     /// Takes the step whenever it is due until the claim is active or the time is over; how often it was taken.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dev_ca::{Answer, Config, DevCa, Endpoint, Fault};
-use domains::{IssueError, Issuer, OrderPlan};
+use domains::{Attempt, IssueError, Issuer, OrderPlan};
 use issuers::acme::AcmeIssuer;
 
 use crate::world::{World, attempt, config_for, hostname};
@@ -222,7 +222,7 @@ mod killed {
     use std::sync::Arc;
 
     use bundles::SealPublicKey;
-    use domains::{Attempt, SystemClock};
+    use domains::SystemClock;
     use issuers::acme::AcmeConfig;
     use serde::{Deserialize, Serialize};
 
