@@ -511,9 +511,15 @@ pub fn postpone_order(claim: &Claim, judgement: &Judgement, looks: &LookSchedule
     let next_look = looks.next_look(since, now);
     issuance.next_look = next_look;
     let obstacle = judgement.obstacle.clone();
-    let at_risk = (active && standing(claim, judgement) == Standing::AtRisk).then(|| at_risk(claim, judgement));
+    let standing = standing(claim, judgement);
+    let at_risk = (active && standing == Standing::AtRisk).then(|| at_risk(claim, judgement));
     let finding = at_risk.or(obstacle).or_else(|| judgement.finding.clone());
-    let problem = dated(finding, claim, now, next_look).or_else(|| claim.problem.clone());
+    // A look that learned nothing does not say that a name at risk is back.
+    let is_kept = |problem: &&Problem| active && standing == Standing::Unknown && problem.code == ProblemCode::AtRisk;
+    let problem = match claim.problem.as_ref().filter(is_kept) {
+        Some(problem) => Some(problem.clone()),
+        None => dated(finding, claim, now, next_look).or_else(|| claim.problem.clone()),
+    };
     let event = grace_event(claim, problem.as_ref(), looks, now);
     Some(rewrite(claim, state, problem, Some(LastLook::of(judgement, now)), now, event))
 }

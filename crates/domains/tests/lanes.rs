@@ -222,3 +222,15 @@ fn tokens_that_were_never_taken_are_not_given_back_when_an_order_counts_as_somet
     ledger.apply(&LedgerMove::Release(of(OrderKind::Renewal)), at(0)).unwrap();
     assert_eq!(left(&ledger), before);
 }
+
+#[test]
+fn a_look_that_learns_nothing_before_a_renewal_does_not_say_that_a_name_at_risk_is_back() {
+    let mut world = World::served();
+    world.looked(&gone(), at(70 * DAY));
+    let since = world.claim.problem.as_ref().unwrap().since;
+    let unknown = Judgement { finding: Some(obstacle(ProblemCode::DnsServfail)), ..look(Routing::Unknown, Delegation::Unknown) };
+    world.apply(decide::postpone_order(&world.claim, &unknown, &world.looks, at(71 * DAY)).unwrap());
+    let problem = world.claim.problem.clone().unwrap();
+    assert_eq!((problem.code, problem.since), (ProblemCode::AtRisk, since), "its grace begins anew");
+    assert_eq!(world.events.last().unwrap(), "became_at_risk");
+}
