@@ -526,8 +526,9 @@ impl Claim {
                     _ => renewal.issuance.next_look,
                 };
                 let mut steps = vec![(Step::VerifyOwnership, *health_look)];
-                // What is not served needs no renewal; an order under way is finished all the same.
-                if self.suspension.is_none() || renewal.issuance.attempt.is_some() {
+                // What is not served needs no renewal; an order that was made is finished all the same.
+                let is_ordered = renewal.issuance.attempt.as_ref().is_some_and(|attempt| attempt.order_url.is_some());
+                if self.suspension.is_none() || is_ordered {
                     steps.push((Step::IssueCertificate, renewal_at));
                 }
                 if let Publication::Due { next_look } = publication {

@@ -131,7 +131,7 @@ pub fn look_now(claim: &Claim, now: Timestamp) -> Option<Change> {
                 wake(&mut renewal.issuance, now);
             }
         }
-        State::Issuing { issuance, .. } if issuance.attempt.is_none() => wake(issuance, now),
+        State::Issuing { issuance, .. } if issuance.attempt.is_none() || waits_for_dns(claim, issuance) => wake(issuance, now),
         State::Issuing { .. } | State::Removing { .. } | State::Removed { .. } => return None,
     }
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
@@ -196,6 +196,13 @@ pub fn after_look(
         State::Active { .. } => Some(after_health_look(claim, judgement, last_look, looks, now)),
         State::Issuing { .. } | State::Removing { .. } | State::Removed { .. } => None,
     }
+}
+
+/// Whether a look before the order put it off, and no worker took it up since, which would have moved the issuance's next look.
+fn waits_for_dns(claim: &Claim, issuance: &Issuance) -> bool {
+    let put_off = |problem: &Problem| problem.code.is_of_a_look() && problem.next_look == issuance.next_look;
+    let is_ordered = issuance.attempt.as_ref().is_some_and(|attempt| attempt.order_url.is_some());
+    !is_ordered && claim.problem.as_ref().is_some_and(put_off)
 }
 
 fn wake(issuance: &mut Issuance, now: Timestamp) {
@@ -325,17 +332,21 @@ pub fn lease_for_order(
     lease_issuance(&planned, prepared.map(|key| (key, plan)), policy, now)
 }
 
-/// Stores the order's URL, before anything is asked of the order.
+/// Stores the order's URL, before anything is asked of the order. What it waited for until now is over.
 pub fn record_order(claim: &Claim, order_url: &str, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
-    change_issuance(claim, now, |issuance| {
-        issuance.next_look = after(now, policy.lease);
-        if issuance.at() == CaChoice::First {
-            issuance.down_since = None;
-        }
-        if let Some(attempt) = &mut issuance.attempt {
-            attempt.order_url = Some(order_url.to_owned());
-        }
-    })
+    let mut state = claim.state.clone();
+    let issuance = issuance_mut(&mut state)?;
+    issuance.next_look = after(now, policy.lease);
+    if issuance.at() == CaChoice::First {
+        issuance.down_since = None;
+    }
+    if let Some(attempt) = &mut issuance.attempt {
+        attempt.order_url = Some(order_url.to_owned());
+    }
+    let is_over =
+        |problem: &Problem| matches!(problem.code, ProblemCode::CaQueued | ProblemCode::CaRateLimited | ProblemCode::CaUnavailable);
+    let problem = claim.problem.clone().filter(|problem| !is_over(problem));
+    Some(rewrite(claim, state, problem, claim.last_look.clone(), now, None))
 }
 
 /// Records the certificate: the claim is `Active` (or stays so), and the next site version is its. `None` when the claim or the owner item

@@ -58,13 +58,17 @@ struct World {
 }
 
 impl World {
-    /// Proved by its delegation, with a certificate of 90 days in service.
-    fn served() -> Self {
+    fn registered() -> Self {
         let key = ClaimKey { hostname: Hostname::parse_name("shop.brand.com").unwrap(), tenant: TenantId::parse("brand").unwrap() };
         let (looks, policy) = (LookSchedule::default(), IssuancePolicy::default());
         let (id, token) = (ClaimId::parse("k3q9x2").unwrap(), OwnershipToken::parse("np-verify=5f3a").unwrap());
         let claim = decide::register(key, id, token, None, &looks, at(0)).claims[0].item.clone();
-        let mut world = Self { claim, owner: None, events: Vec::new(), looks, policy };
+        Self { claim, owner: None, events: Vec::new(), looks, policy }
+    }
+
+    /// Proved by its delegation, with a certificate of 90 days in service.
+    fn served() -> Self {
+        let mut world = Self::registered();
         world.looked(&here(), at(5));
         world.lease(at(10));
         let (not_before, not_after) = (at(10), at(90 * DAY));
@@ -233,4 +237,34 @@ fn a_look_that_learns_nothing_before_a_renewal_does_not_say_that_a_name_at_risk_
     let problem = world.claim.problem.clone().unwrap();
     assert_eq!((problem.code, problem.since), (ProblemCode::AtRisk, since), "its grace begins anew");
     assert_eq!(world.events.last().unwrap(), "became_at_risk");
+}
+
+#[test]
+fn an_order_that_was_made_no_longer_says_that_it_waits() {
+    for code in [ProblemCode::CaQueued, ProblemCode::CaRateLimited, ProblemCode::CaUnavailable] {
+        let mut world = World::served();
+        world.lease(at(70 * DAY));
+        world.claim.problem = Some(obstacle(code).into_problem(None, at(70 * DAY), at(71 * DAY)));
+        world.apply(decide::record_order(&world.claim, "https://ca/order/1", &world.policy, at(71 * DAY)).unwrap());
+        assert_eq!((world.code(), world.events.last().unwrap().as_str()), (None, "problem_cleared"), "{code:?}");
+    }
+    let mut world = World::served();
+    world.looked(&gone(), at(70 * DAY));
+    world.lease(at(70 * DAY));
+    world.apply(decide::record_order(&world.claim, "https://ca/order/1", &world.policy, at(71 * DAY)).unwrap());
+    assert_eq!(world.code(), Some(ProblemCode::AtRisk));
+}
+
+#[test]
+fn a_first_order_that_a_look_put_off_is_woken_by_a_check_and_one_that_a_worker_holds_is_not() {
+    let mut world = World::registered();
+    world.looked(&here(), at(5));
+    world.lease(at(10));
+    assert!(decide::look_now(&world.claim, at(11)).is_none(), "a worker is on it");
+    let elsewhere = Judgement { finding: Some(obstacle(ProblemCode::DnsCnameElsewhere)), ..gone() };
+    world.apply(decide::postpone_order(&world.claim, &elsewhere, &world.looks, at(12)).unwrap());
+    world.apply(decide::look_now(&world.claim, at(13)).expect("the button does nothing"));
+    assert_eq!(world.claim.issuance().unwrap().next_look, at(13));
+    world.lease(at(14));
+    assert!(decide::look_now(&world.claim, at(15)).is_none(), "a worker is on it again");
 }

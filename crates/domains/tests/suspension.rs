@@ -217,6 +217,12 @@ fn an_order_under_way_is_finished_and_not_served() {
         world.apply(
             decide::lease_issuance(&world.claim, Some((key, OrderPlan::default())), &IssuancePolicy::default(), at(70 * DAY)).unwrap(),
         );
+        if !first {
+            let mut early = World { claim: world.claim.clone(), owner: world.owner.clone(), ..World::registered() };
+            assert!(early.suspend("unpaid", at(70 * DAY)));
+            assert!(!early.claim.is_due(Step::IssueCertificate, at(71 * DAY)), "an order is made for a site that nobody serves");
+            world.apply(decide::record_order(&world.claim, "https://ca/order/1", &IssuancePolicy::default(), at(70 * DAY)).unwrap());
+        }
         assert!(world.suspend("unpaid", at(70 * DAY)));
         assert!(world.claim.is_due(Step::IssueCertificate, at(71 * DAY)), "the order is not left behind");
         world.issue(at(71 * DAY));

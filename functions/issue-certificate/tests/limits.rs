@@ -12,10 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use domains::{
-    Actor, Answer, Attempt, BucketShape, CaChoice, ChainEnd, ChallengeWay, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable, Failover, HandClock,
-    Hostname, IssuancePolicy, IssueError, Issued, Issuer, Judgement, Limits, Look, LookSchedule, LookSubject, Observed, OrderPlan,
-    OwnershipLookup, OwnershipToken, PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, ServerAnswer, StateName, Step, TenantId,
-    Timestamp, ZoneCut, ZoneSettings,
+    Actor, Answer, Attempt, BucketShape, CaChoice, ChainEnd, ChallengeWay, Claim, ClaimId, ClaimKey, Clock, Delegation, DomainTable,
+    Failover, HandClock, Hostname, IssuancePolicy, IssueError, Issued, Issuer, Judgement, Limits, Look, LookSchedule, LookSubject,
+    Observed, OrderPlan, OwnershipLookup, OwnershipToken, PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, ServerAnswer, StateName,
+    Step, TenantId, Timestamp, ZoneCut, ZoneSettings,
     decide::{self, SUSPENDED_AFTER},
     ledger::{CaLimits, Level},
 };
