@@ -189,13 +189,23 @@ impl Env for ProcessEnv {
     }
 }
 
+/// Where a source is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourcePlace {
+    /// A folder.
+    Folder(PathBuf),
+    /// A bucket.
+    #[cfg(feature = "s3")]
+    Bucket(crate::BucketPlace),
+}
+
 /// What the edge's own program needs beside the [`Config`].
 #[derive(Clone, Debug)]
 pub struct Program {
     /// What the edge is told.
     pub config: Config,
-    /// The folder that is its source.
-    pub source_folder: PathBuf,
+    /// Where its source is.
+    pub source: SourcePlace,
     /// The files with its seal keys; secrets arrive as references.
     pub seal_key_files: Vec<PathBuf>,
     /// How it logs.
@@ -214,7 +224,7 @@ impl fmt::Display for ConfigProblems {
 }
 
 impl Program {
-    /// Reads `EDGE_*` variables; only the source, the seal keys, the cache folder and the origin have no default.
+    /// Reads `EDGE_*` variables; only the source (a folder or a bucket), the seal keys, the cache folder and the origin have no default.
     ///
     /// # Errors
     /// [`ConfigProblems`] with everything that is wrong.
@@ -239,14 +249,16 @@ impl Program {
         if config.drain.grace > config.drain.timeout {
             read.problems.push("EDGE_DRAIN_GRACE is longer than EDGE_DRAIN_TIMEOUT, of which it is a part".to_owned());
         }
-        let source_folder = read.required("EDGE_SOURCE_FOLDER", "the folder with index/ and sites/", path).unwrap_or_default();
+        let source = read.source();
         let seal_key_files = read.required("EDGE_SEAL_KEYS", "the seal key files, separated by commas", |text| {
             text.split(',').map(|t| path(t.trim())).collect()
         });
         let log_format = read.or("EDGE_LOG_FORMAT", LogFormat::Text, |text| text.parse().map_err(|error| format!("{error}")));
-        match read.problems.is_empty() {
-            true => Ok(Self { config, source_folder, seal_key_files: seal_key_files.unwrap_or_default(), log_format }),
-            false => Err(ConfigProblems(read.problems)),
+        match source {
+            Some(source) if read.problems.is_empty() => {
+                Ok(Self { config, source, seal_key_files: seal_key_files.unwrap_or_default(), log_format })
+            }
+            _ => Err(ConfigProblems(read.problems)),
         }
     }
 }
@@ -275,6 +287,20 @@ impl Reader<'_> {
             return None;
         };
         parse(text.trim()).map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
+    }
+
+    /// `EDGE_SOURCE_FOLDER` or `EDGE_SOURCE_BUCKET`, and not both.
+    fn source(&mut self) -> Option<SourcePlace> {
+        #[cfg(feature = "s3")]
+        if let Some(text) = self.env.var("EDGE_SOURCE_BUCKET").filter(|text| !text.trim().is_empty()) {
+            if self.env.var("EDGE_SOURCE_FOLDER").is_some_and(|text| !text.trim().is_empty()) {
+                self.problems.push("EDGE_SOURCE_BUCKET and EDGE_SOURCE_FOLDER are both set; there is one source".to_owned());
+            }
+            let place = crate::BucketPlace::parse(text.trim());
+            return place.map_err(|problem| self.problems.push(format!("EDGE_SOURCE_BUCKET: {problem}"))).ok().map(SourcePlace::Bucket);
+        }
+        let what = "the folder with index/ and sites/; a bucket is named by EDGE_SOURCE_BUCKET instead";
+        self.required("EDGE_SOURCE_FOLDER", what, path).map(SourcePlace::Folder)
     }
 
     fn refresh(&mut self, refresh: &mut Refresh) {
@@ -419,6 +445,21 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.contains(name)), "{name}: {problems:?}");
         }
         assert_eq!(problems.len(), 5);
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn the_source_is_a_folder_or_a_bucket_and_never_both() {
+        let mut given = complete();
+        assert_eq!(Program::from_env(&Given(given.clone())).unwrap().source, SourcePlace::Folder(PathBuf::from("bucket")));
+        given.insert("EDGE_SOURCE_BUCKET", "s3://sites/eu");
+        let ConfigProblems(problems) = Program::from_env(&Given(given.clone())).unwrap_err();
+        assert!(problems[0].contains("both set"), "{problems:?}");
+        given.remove("EDGE_SOURCE_FOLDER");
+        assert!(matches!(Program::from_env(&Given(given.clone())).unwrap().source, SourcePlace::Bucket(_)));
+        given.insert("EDGE_SOURCE_BUCKET", "sites");
+        let ConfigProblems(problems) = Program::from_env(&Given(given)).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].starts_with("EDGE_SOURCE_BUCKET: `sites` is not s3://"), "{problems:?}");
     }
 
     #[test]

@@ -36,4 +36,6 @@ pub use certificates::DiskError;
 pub use config::Config;
 pub use drain::DrainReport;
 pub use edge::{Edge, Parts, StartError, run};
+#[cfg(feature = "s3")]
+pub use source::{BucketPlace, BucketSource};
 pub use source::{Etag, Fetched, FolderSource, Source, SourceError};

@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc};
 use bundles::{SealKeyPair, SealKeys};
 use domains::SystemClock;
 use edge::{
-    FolderSource, Parts,
-    config::{ProcessEnv, Program},
+    BucketSource, FolderSource, Parts, Source,
+    config::{ProcessEnv, Program, SourcePlace},
 };
 use telemetry::error_chain;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,8 +31,11 @@ async fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    tracing::info!(config = ?program.config, source = %program.source_folder.display(), "configuration");
-    let source = Arc::new(FolderSource::new(program.source_folder));
+    tracing::info!(config = ?program.config, source = ?program.source, "configuration");
+    let source: Arc<dyn Source> = match program.source {
+        SourcePlace::Folder(folder) => Arc::new(FolderSource::new(folder)),
+        SourcePlace::Bucket(place) => Arc::new(BucketSource::open(place).await),
+    };
     match edge::run(program.config, Parts { source, seal_keys, clock: Arc::new(SystemClock) }, told_to_leave()).await {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {

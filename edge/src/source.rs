@@ -3,11 +3,15 @@
 //! Arrives: object names. Leaves: bytes, with an [`Etag`] that changes whenever they do. Goes wrong: a [`SourceError`], which is never
 //! an absence: a name is not gone because its object could not be read.
 
+#[cfg(feature = "s3")]
+mod bucket;
 mod folder;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+#[cfg(feature = "s3")]
+pub use bucket::{BucketPlace, BucketSource};
 pub use folder::FolderSource;
 
 /// Changes whenever an object does; otherwise opaque.

@@ -41,10 +41,17 @@ impl Answer {
 
 /// Makes one request over a connection of its own. `Err` when nobody answers.
 pub async fn ask(method: Method, url: &str, key: Option<&str>, body: Option<&Value>) -> Result<Answer, String> {
-    tokio::time::timeout(PATIENCE, exchange(method, url, key, body)).await.map_err(|_| format!("{url}: no answer in {PATIENCE:?}"))?
+    let key = key.map(|key| format!("Bearer {key}"));
+    let headers: Vec<_> = key.iter().map(|key| ("authorization", key.as_str())).collect();
+    ask_with(method, url, &headers, body).await
 }
 
-async fn exchange(method: Method, url: &str, key: Option<&str>, body: Option<&Value>) -> Result<Answer, String> {
+/// The same with headers of the caller's choice.
+pub async fn ask_with(method: Method, url: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Result<Answer, String> {
+    tokio::time::timeout(PATIENCE, exchange(method, url, headers, body)).await.map_err(|_| format!("{url}: no answer in {PATIENCE:?}"))?
+}
+
+async fn exchange(method: Method, url: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Result<Answer, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
     let authority = uri.authority().ok_or("the URL has no host")?.as_str().to_owned();
     let stream = TcpStream::connect(&authority).await.map_err(|error| format!("{authority}: {error}"))?;
@@ -52,8 +59,8 @@ async fn exchange(method: Method, url: &str, key: Option<&str>, body: Option<&Va
     let connection = tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(uri.path_and_query().map_or("/", |path| path.as_str()));
     request = request.header(header::HOST, &authority).header(header::CONNECTION, "close");
-    if let Some(key) = key {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
     let request = request.body(Full::new(bytes)).map_err(|error| error.to_string())?;

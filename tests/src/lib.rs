@@ -7,6 +7,7 @@
 //! - [`product`]: `nameplate dev`, with its API.
 //! - [`peers`]: `dev-dns` and `dev-ca` as processes of their own, which outlive a killed product; a standalone `edge`.
 //! - [`pebble`]: another CA, for what a client must survive.
+//! - [`aws`]: a stand-in for AWS; [`lambda`]: a function's program in an environment as Lambda makes it.
 //! - [`client`]: plain HTTP; [`visitor`]: verified HTTPS.
 //! - [`published`]: a bucket as the publisher leaves it, for a lone edge.
 //! - [`origin`]: an origin of our own, which can also be spoken to by WebSocket.
@@ -16,8 +17,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a harness: what it did not expect fails the test that it serves")]
 
+pub mod aws;
 pub mod chance;
 pub mod client;
+pub mod lambda;
+#[path = "../../crates/storage/tests/stand/ministack.rs"]
+mod ministack;
 pub mod origin;
 pub mod pebble;
 pub mod peers;

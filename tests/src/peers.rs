@@ -75,7 +75,8 @@ impl Peers {
         self.settings.push(("NAMEPLATE_ACME_ROOT".to_owned(), root));
     }
 
-    fn setting(&self, key: &str) -> String {
+    /// What a product is told by the name of its variable.
+    pub fn setting(&self, key: &str) -> String {
         self.settings.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone()).expect("a setting made at the start")
     }
 
@@ -129,20 +130,33 @@ pub struct LoneEdge {
 }
 
 impl LoneEdge {
-    /// Starts one with a source, a cache and seal keys; it answers health, but may not be ready yet.
+    /// Starts one with a folder as its source, a cache and seal keys; it answers health, but may not be ready yet.
     pub async fn start(folder: &Path, source: &Path, cache: &Path, seal_key: &Path, origin: SocketAddr) -> Self {
-        let (https, http, private) = (ports::free(), ports::free(), ports::free());
+        let source = [("EDGE_SOURCE_FOLDER".to_owned(), source.display().to_string())];
+        Self::start_reading(folder, &source, cache, seal_key, origin, ports::free()).await
+    }
+
+    /// The same with the variables that name its source, and the address at which it answers challenges.
+    pub async fn start_reading(
+        folder: &Path,
+        source: &[(String, String)],
+        cache: &Path,
+        seal_key: &Path,
+        origin: SocketAddr,
+        http: SocketAddr,
+    ) -> Self {
+        let (https, private) = (ports::free(), ports::free());
         let set = |key: &str, value: String| (key.to_owned(), value);
         let environment = [
             set("EDGE_HTTPS_LISTEN", https.to_string()),
             set("EDGE_HTTP_LISTEN", http.to_string()),
             set("EDGE_PRIVATE_LISTEN", private.to_string()),
             set("EDGE_ORIGIN", origin.to_string()),
-            set("EDGE_SOURCE_FOLDER", source.display().to_string()),
             set("EDGE_CACHE_DIR", cache.display().to_string()),
             set("EDGE_SEAL_KEYS", seal_key.display().to_string()),
             set("EDGE_POLL_INTERVAL", "500ms".to_owned()),
         ];
+        let environment: Vec<_> = environment.into_iter().chain(source.iter().cloned()).collect();
         let process = Process::start(&binary("edge"), &[], &environment, folder);
         Self { https, private, process }
     }

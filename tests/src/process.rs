@@ -53,7 +53,7 @@ impl Process {
         let mut command = Command::new(binary);
         // Nothing of the tester's own settings may reach the product.
         for (key, _) in env::vars_os() {
-            if key.to_str().is_some_and(|key| key.starts_with("NAMEPLATE_") || key.starts_with("EDGE_")) {
+            if key.to_str().is_some_and(|key| ["NAMEPLATE_", "EDGE_", "AWS_"].iter().any(|ours| key.starts_with(ours))) {
                 command.env_remove(key);
             }
         }

@@ -51,8 +51,8 @@ pub fn published(source: &Path, seal_key: &Path, names: &[String]) -> Certificat
     root.der().clone()
 }
 
-/// A seal key that others may read is refused.
-fn write_secret(path: &Path, bytes: &[u8]) {
+/// Writes what only its owner may read: a seal key that others may read is refused.
+pub fn write_secret(path: &Path, bytes: &[u8]) {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
     file.write_all(bytes).unwrap();
 }

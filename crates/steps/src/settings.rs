@@ -1,9 +1,9 @@
 //! The settings that functions share, read from their environment.
 //!
-//! Arrives: `NAMEPLATE_…` variables, named as the command's, and the files that some of them name; secrets arrive as files only. Leaves: what
+//! Arrives: `NAMEPLATE_…` variables, named as the command's, and the files that some of them name; secrets arrive by reference only. Leaves: what
 //! one function needs, whole. Goes wrong: [`SettingsProblems`] with everything that is missing or does not read, before anything is opened.
 
-use std::{fmt, fs, net::IpAddr, net::SocketAddr, path::PathBuf};
+use std::{fmt, fs, net::IpAddr, net::SocketAddr};
 
 use domains::{CaChoice, CaaIssuer, Hostname, ZoneSettings};
 
@@ -68,9 +68,9 @@ pub struct Reader<'e> {
 }
 
 impl Reader<'_> {
-    /// `NAMEPLATE_HOME`: the folder of the local home.
-    pub fn home(&mut self) -> Option<PathBuf> {
-        self.required("NAMEPLATE_HOME", "the folder of the home", |text| Ok(PathBuf::from(text)))
+    /// A variable that must be set, as it is.
+    pub fn text(&mut self, name: &str, what: &str) -> Option<String> {
+        self.required(name, what, |text| Ok(text.to_owned()))
     }
 
     /// `NAMEPLATE_ZONE_NAME`, `NAMEPLATE_ZONE_TXT_PREFIX` and `NAMEPLATE_ZONE_ADDRESSES`: where targets, proofs and the edge are;
@@ -121,16 +121,14 @@ impl Reader<'_> {
         self.optional("NAMEPLATE_ACME_ROOT", contents)
     }
 
-    /// `NAMEPLATE_ACME_ACCOUNT`: the file with the account at the CA; its text, which is a secret.
-    pub fn acme_account(&mut self) -> Option<String> {
-        self.required("NAMEPLATE_ACME_ACCOUNT", "the file with the account at the CA", contents)
+    /// `NAMEPLATE_ACME_ACCOUNT_SECRET`: which secret holds the account at the CA.
+    pub fn acme_account_secret(&mut self) -> Option<String> {
+        self.text("NAMEPLATE_ACME_ACCOUNT_SECRET", "the secret with the account at the CA")
     }
 
-    /// `NAMEPLATE_SEAL_PUBLIC_KEY`: the file with the key that private keys are sealed to, as `parse` reads it.
-    pub fn seal_public_key<T>(&mut self, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        self.required("NAMEPLATE_SEAL_PUBLIC_KEY", "the file with the edge's public seal key", |path| {
-            parse(&contents(path)?).map_err(|problem| format!("{path}: {problem}"))
-        })
+    /// `NAMEPLATE_SEAL_PUBLIC_KEY_SECRET`: which secret holds the key that private keys are sealed to.
+    pub fn seal_public_key_secret(&mut self) -> Option<String> {
+        self.text("NAMEPLATE_SEAL_PUBLIC_KEY_SECRET", "the secret with the edge's public seal key")
     }
 
     /// A variable that must be set; `what` says what it names.
@@ -194,27 +192,26 @@ mod tests {
     #[test]
     fn every_problem_is_told_at_once() {
         let env = given([
-            ("NAMEPLATE_HOME", "  "),
+            ("NAMEPLATE_AWS_TABLE", "  "),
             ("NAMEPLATE_ZONE_NAME", "edge"),
             ("NAMEPLATE_ZONE_TXT_PREFIX", "Not A Label"),
             ("NAMEPLATE_ZONE_ADDRESSES", "192.0.2.1, here"),
             ("NAMEPLATE_DNS_SERVER", "192.0.2.53"),
             ("NAMEPLATE_ACME_DIRECTORY", "http://ca.saas.net/directory"),
             ("NAMEPLATE_ACME_ROOT", "no/such/root.pem"),
-            ("NAMEPLATE_SEAL_PUBLIC_KEY", "no/such/key.json"),
         ]);
         let wanted = |read: &mut Reader<'_>| {
-            let (home, zone, resolver) = (read.home(), read.zone(), read.resolver());
-            let (directory, root, account) = (read.acme_directory(), read.acme_root(), read.acme_account());
-            let seal_key = read.seal_public_key(|text| Ok(text.to_owned()));
-            Some((home?, zone?, resolver?, directory?, root?, account?, seal_key?))
+            let (table, zone, resolver) = (read.text("NAMEPLATE_AWS_TABLE", "the table"), read.zone(), read.resolver());
+            let (directory, root) = (read.acme_directory(), read.acme_root());
+            let (account, seal_key) = (read.acme_account_secret(), read.seal_public_key_secret());
+            Some((table?, zone?, resolver?, directory?, root?, account?, seal_key?))
         };
         let problems = read(&env, wanted).unwrap_err();
         let told = problems.to_string();
-        for name in ["HOME is not set", "ZONE_NAME:", "ZONE_TXT_PREFIX:", "ZONE_ADDRESSES: `here`", "DNS_SERVER:", "ACME_DIRECTORY:"] {
+        for name in ["AWS_TABLE is not set", "ZONE_NAME:", "ZONE_TXT_PREFIX:", "ZONE_ADDRESSES: `here`", "DNS_SERVER:", "ACME_DIRECTORY:"] {
             assert!(told.contains(&format!("NAMEPLATE_{name}")), "{name} is missing in {told}");
         }
-        for name in ["ACME_ROOT: no/such/root.pem", "ACME_ACCOUNT is not set", "SEAL_PUBLIC_KEY: no/such/key.json"] {
+        for name in ["ACME_ROOT: no/such/root.pem", "ACME_ACCOUNT_SECRET is not set", "SEAL_PUBLIC_KEY_SECRET is not set"] {
             assert!(told.contains(&format!("NAMEPLATE_{name}")), "{name} is missing in {told}");
         }
         assert_eq!(problems.0.len(), 9, "{told}");

@@ -3,8 +3,14 @@
 //! `NAMEPLATE_AWS_TEST=1` with ordinary AWS credentials runs the second, in tables, queues and buckets of its own, which it deletes.
 #![allow(clippy::unwrap_used, reason = "a test may; its helpers too")]
 
+#[path = "aws/answers.rs"]
+mod answers;
 #[path = "stand/ministack.rs"]
 mod ministack;
+#[path = "aws/played.rs"]
+mod played;
+#[path = "aws/secrets.rs"]
+mod secrets;
 
 use std::{
     panic::AssertUnwindSafe,

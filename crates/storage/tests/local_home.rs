@@ -568,6 +568,15 @@ async fn answers_of_challenges_stand_side_by_side_survive_a_restart_and_go_one_b
     assert!(stand.open(folder.path()).answer_book().values(name).is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_keep_to_the_contract_that_a_hosted_zone_keeps_to() {
+    let home = LocalStand::new(None).fresh().await;
+    let book = home.answer_book();
+    let zone = std::sync::Arc::new(home);
+    let name = "c1.acme.edge.saas.net";
+    storage::conformance::answers::answers_stand_side_by_side_and_go_one_by_one(zone, name, async |name| book.values(name)).await;
+}
+
 #[tokio::test]
 async fn one_name_takes_no_more_answers_than_challenges_can_be_under_way() {
     let stand = LocalStand::new(None);

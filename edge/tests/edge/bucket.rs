@@ -14,6 +14,8 @@ use bundles::{
 use domains::{Hostname, SiteVersion, TenantId};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 
+use crate::s3::S3;
+
 pub(crate) fn name(text: &str) -> Hostname {
     Hostname::parse_name(text).unwrap()
 }
@@ -58,6 +60,8 @@ pub(crate) struct Bucket {
     pub(crate) seal_key: SealPublicKey,
     seal_key_json: Vec<u8>,
     written: Mutex<BTreeMap<PathBuf, Digest>>,
+    /// The same objects in S3, when the edge reads them from there.
+    s3: Option<S3>,
 }
 
 /// At the end of every test: the edge only reads. Permissions alone would not show it, since tests may run as root.
@@ -81,13 +85,18 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 impl Bucket {
     pub(crate) fn new() -> Self {
+        Self::beside(None)
+    }
+
+    /// A folder whose every change is made in S3, too.
+    pub(crate) fn beside(s3: Option<S3>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for part in ["index", "sites"] {
             fs::create_dir(folder.path().join(part)).unwrap();
         }
         let pair = SealKeyPair::generate().unwrap();
         let (seal_key, seal_key_json) = (pair.public().clone(), pair.to_json().to_vec());
-        let bucket = Self { folder, seal_key, seal_key_json, written: Mutex::default() };
+        let bucket = Self { folder, seal_key, seal_key_json, written: Mutex::default(), s3 };
         bucket.write("edge.json", &EdgeSettings::new(1, vec!["thumbprint".to_owned()]).to_bytes());
         bucket
     }
@@ -170,6 +179,30 @@ impl Bucket {
         fs::write(&new, bytes).unwrap();
         fs::rename(new, &path).unwrap();
         self.written.lock().unwrap().insert(path, Digest::of(bytes));
+        if let Some(s3) = &self.s3 {
+            s3.put(object, bytes);
+        }
+    }
+
+    /// Ends the stand-in for S3.
+    pub(crate) fn end_s3(&mut self) {
+        self.s3 = None;
+    }
+
+    /// Takes one object away, as no publisher does.
+    pub(crate) fn lose(&self, object: &str) {
+        fs::remove_file(self.path().join(object)).unwrap();
+        if let Some(s3) = &self.s3 {
+            s3.delete(object);
+        }
+    }
+
+    /// Takes the whole index away.
+    pub(crate) fn lose_index(&self) {
+        for path in files(&self.path().join("index")) {
+            self.lose(&format!("index/{}", path.file_name().unwrap().to_string_lossy()));
+        }
+        fs::remove_dir(self.path().join("index")).unwrap();
     }
 }
 

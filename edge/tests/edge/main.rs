@@ -6,9 +6,12 @@ mod bucket;
 mod client;
 mod leaving;
 mod limits;
+#[path = "../../../crates/storage/tests/stand/ministack.rs"]
+mod ministack;
 mod names;
 mod never_backwards;
 mod origin;
 mod program;
+mod s3;
 mod serving;
 mod setup;

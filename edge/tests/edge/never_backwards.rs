@@ -12,7 +12,7 @@ use crate::{
     setup::{Setup, eventually},
 };
 
-const SHOP: &str = "shop.brand.com";
+pub(crate) const SHOP: &str = "shop.brand.com";
 
 /// All that can be wrong with what a bucket holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,10 @@ impl Kind {
 
 #[tokio::test]
 async fn each_bad_bundle_is_counted_by_its_reason_and_the_last_good_one_stays() {
-    let setup = Setup::with(&[SHOP]).await;
+    bad_bundles(Setup::with(&[SHOP]).await).await;
+}
+
+pub(crate) async fn bad_bundles(setup: Setup) {
     let mut good = client::served(setup.https(), SHOP).await.unwrap();
     let mut version = 1;
     for (kind, reason) in ALL_BAD {
@@ -117,7 +120,10 @@ async fn each_bad_bundle_is_counted_by_its_reason_and_the_last_good_one_stays() 
 
 #[tokio::test]
 async fn an_index_of_a_lower_generation_is_refused_with_an_alarm() {
-    let setup = Setup::with(&[SHOP]).await;
+    lower_generation(Setup::with(&[SHOP]).await).await;
+}
+
+pub(crate) async fn lower_generation(setup: Setup) {
     // With nothing in service yet, a first visitor would be served from the newer bundle before the newer index was seen.
     setup.until_warm().await;
     let old_index = std::fs::read(setup.bucket.path().join(bundles::index_object(bundles::shard_of(&name(SHOP))))).unwrap();
@@ -130,17 +136,20 @@ async fn an_index_of_a_lower_generation_is_refused_with_an_alarm() {
 
 #[tokio::test]
 async fn a_name_that_vanishes_from_the_index_without_a_tombstone_is_still_served() {
-    let setup = Setup::with(&[SHOP]).await;
+    vanished_index(Setup::with(&[SHOP]).await).await;
+}
+
+pub(crate) async fn vanished_index(setup: Setup) {
     setup.until_warm().await;
     let shard = bundles::shard_of(&name(SHOP));
     let mut emptied = bundles::IndexShard::empty(shard);
     emptied.generation = 50;
     setup.bucket.write(&bundles::index_object(shard), &emptied.to_bytes());
-    std::fs::remove_file(setup.bucket.path().join(site_object(&name(SHOP)))).unwrap();
+    setup.bucket.lose(&site_object(&name(SHOP)));
     let reads = setup.metric("nameplate_edge_source_reads_total{kind=\"shard\"}");
     eventually("the emptied shard is read", async || setup.metric("nameplate_edge_source_reads_total{kind=\"shard\"}") > reads).await;
     client::served(setup.https(), SHOP).await.unwrap();
-    std::fs::remove_dir_all(setup.bucket.path().join("index")).unwrap();
+    setup.bucket.lose_index();
     let lists = setup.metric("nameplate_edge_source_reads_total{kind=\"list\"}");
     eventually("three more polls", async || setup.metric("nameplate_edge_source_reads_total{kind=\"list\"}") > lists + 3).await;
     client::served(setup.https(), SHOP).await.unwrap();

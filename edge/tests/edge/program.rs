@@ -19,7 +19,7 @@ fn edge() -> Command {
 }
 
 /// Ended when dropped.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -13,11 +13,11 @@ use async_trait::async_trait;
 use domains::SystemClock;
 use edge::{Config, Edge, Etag, Fetched, FolderSource, Parts, Source, SourceError};
 
-use crate::{bucket::Bucket, origin::Origin};
+use crate::{bucket::Bucket, origin::Origin, s3::S3};
 
 /// A source that counts its reads and can be taken away.
 pub(crate) struct Watched {
-    inner: FolderSource,
+    inner: Arc<dyn Source>,
     pub(crate) reads: AtomicUsize,
     pub(crate) bundles: Mutex<Vec<String>>,
     pub(crate) dead: AtomicBool,
@@ -25,7 +25,10 @@ pub(crate) struct Watched {
 
 impl Watched {
     pub(crate) fn new(folder: &Path) -> Arc<Self> {
-        let inner = FolderSource::new(folder);
+        Self::over(Arc::new(FolderSource::new(folder)))
+    }
+
+    pub(crate) fn over(inner: Arc<dyn Source>) -> Arc<Self> {
         Arc::new(Self { inner, reads: AtomicUsize::new(0), bundles: Mutex::default(), dead: AtomicBool::new(false) })
     }
 
@@ -75,10 +78,20 @@ impl Setup {
 
     pub(crate) async fn configured(hostnames: &[&str], change: impl FnOnce(&mut Config)) -> Self {
         let bucket = Bucket::new();
+        let source = Watched::new(bucket.path());
+        Self::around(bucket, source, hostnames, change).await
+    }
+
+    /// The same with a bucket in S3 as the source.
+    pub(crate) async fn over_s3(s3: S3, hostnames: &[&str]) -> Self {
+        let source = Watched::over(Arc::new(s3.source()));
+        Self::around(Bucket::beside(Some(s3)), source, hostnames, |_| {}).await
+    }
+
+    async fn around(bucket: Bucket, source: Arc<Watched>, hostnames: &[&str], change: impl FnOnce(&mut Config)) -> Self {
         for hostname in hostnames {
             bucket.put(hostname, "acme", 1);
         }
-        let source = Watched::new(bucket.path());
         let mut setup = Self { source, bucket, origin: Origin::start().await, cache: tempfile::tempdir().unwrap(), edge: None };
         setup.start(change).await;
         assert!(setup.edge().until_ready(Duration::from_secs(20)).await);

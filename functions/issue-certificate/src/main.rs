@@ -1,12 +1,12 @@
 //! The order at the CA as a Lambda: environment in, handler running.
 //!
-//! The home is the local one, a folder that one process holds at a time; the home on AWS will be chosen here, and nowhere else.
+//! The home is the one on AWS: here it is chosen, and nowhere else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use bundles::SealPublicKey;
-use domains::{Clock, IssuancePolicy, LookSchedule, SystemClock, ledger::CaLimits};
+use domains::{AnswerZone, Clock, IssuancePolicy, LookSchedule, SystemClock, ledger::CaLimits};
 use issue_certificate::IssueCertificate;
 use issuers::acme::{AcmeConfig, AcmeIssuer};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
@@ -15,23 +15,35 @@ use steps::{
     handle_batch,
     settings::{ProcessEnv, read},
 };
-use storage::local::{LocalConfig, LocalHome};
+use storage::aws::{Access, AwsHome, Places, Route53Zone, Secrets};
 use telemetry::LogFormat;
+
+/// How long one worker may hold an order: longer than the CA and a hosted zone may keep it, shorter than its message stays invisible.
+const LEASE: Duration = Duration::from_secs(120);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (folder, zone, resolver, directory, root, account, seal_key) = read(&ProcessEnv, |read| {
-        let (folder, zone, resolver) = (read.home(), read.zone(), read.resolver());
-        let (directory, root, account) = (read.acme_directory(), read.acme_root(), read.acme_account());
-        let seal_key = read.seal_public_key(|text| serde_json::from_str::<SealPublicKey>(text).map_err(|error| error.to_string()));
-        Some((folder?, zone?, resolver?, directory?, root?, account?, seal_key?))
+    let (places, zone, resolver, directory, root, account, seal_key, answers) = read(&ProcessEnv, |read| {
+        let (places, zone, resolver) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.resolver());
+        let (directory, root) = (read.acme_directory(), read.acme_root());
+        let (account, seal_key) = (read.acme_account_secret(), read.seal_public_key_secret());
+        // Without an answer zone every name is proved by http-01, and wildcards by nothing.
+        let answers = read.optional("NAMEPLATE_AWS_ANSWERS_HOSTED_ZONE", |text| Ok(text.to_owned()));
+        Some((places?, zone?, resolver?, directory?, root?, account?, seal_key?, answers?))
     })?;
-    tracing::info!(home = %folder.display(), ?zone, %resolver, directory, seal_key = seal_key.id, "settings");
+    tracing::info!(?places, ?zone, %resolver, directory, account, seal_key, answers, "settings");
+    let secrets = Secrets::open(&Access::Ambient).await;
+    let account = secrets.text(&account).await?;
+    let seal_key: SealPublicKey = serde_json::from_str(secrets.text(&seal_key).await?.expose())?;
+    let answers = match answers {
+        Some(hosted_zone) => Some(Arc::new(Route53Zone::open(&Access::Ambient, hosted_zone).await) as Arc<dyn AnswerZone>),
+        None => None,
+    };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ca_limits = CaLimits::of_directory(&directory);
-    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
-    let acme = AcmeConfig { extra_root_pem: root, answers: Some(home.clone()), ..AcmeConfig::new(directory, seal_key, clock.clone()) };
+    let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
+    let acme = AcmeConfig { extra_root_pem: root, answers, ..AcmeConfig::new(directory, seal_key, clock.clone()) };
     // A resolver on loopback is the whole DNS of a machine of one's own.
     let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
     let issue = IssueCertificate {
@@ -40,11 +52,11 @@ async fn main() -> Result<(), Error> {
         limits: home,
         ca_limits,
         second_ca_limits: None,
-        issuer: Arc::new(AcmeIssuer::open(acme, &account)?),
+        issuer: Arc::new(AcmeIssuer::open(acme, account.expose())?),
         lookup: Arc::new(Lookups::new(lookups)),
         zone,
         looks: LookSchedule::default(),
-        policy: IssuancePolicy::default(),
+        policy: IssuancePolicy { lease: LEASE, ..IssuancePolicy::default() },
         clock,
     };
     run(service_fn(|event: LambdaEvent<SqsEvent>| async { Ok::<_, Error>(handle_batch(&issue, event.payload).await) })).await

@@ -1,6 +1,6 @@
 //! The writer of the bucket as a Lambda: environment in, handler running.
 //!
-//! The home is the local one, a folder that one process holds at a time; the home on AWS will be chosen here, and nowhere else.
+//! The home is the one on AWS: here it is chosen, and nowhere else.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use domains::{Clock, SystemClock};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use publish_site::PublishSite;
 use steps::settings::{ProcessEnv, read};
-use storage::local::{LocalConfig, LocalHome};
+use storage::aws::{Access, AwsHome, Places};
 use telemetry::LogFormat;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (folder, thumbprints) = read(&ProcessEnv, |read| {
-        let folder = read.home();
+    let (places, thumbprints) = read(&ProcessEnv, |read| {
+        let places = Places::read(|name, what| read.text(name, what));
         // The thumbprints and not the account: whoever writes the bucket needs no key that can order.
         let thumbprints = read.list("NAMEPLATE_ACME_THUMBPRINTS", "the thumbprints of the accounts at the CA", thumbprint);
-        Some((folder?, thumbprints?))
+        Some((places?, thumbprints?))
     })?;
-    tracing::info!(home = %folder.display(), ?thumbprints, "settings");
+    tracing::info!(?places, ?thumbprints, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
+    let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
     let publish = PublishSite { table: home.clone(), bucket: home, clock };
     publish.publish_edge_settings(&thumbprints).await?;
     run(service_fn(|event: LambdaEvent<SqsEvent>| async { Ok::<_, Error>(publish.handle_batch(event.payload).await) })).await

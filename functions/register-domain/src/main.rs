@@ -1,6 +1,6 @@
 //! The API as a Lambda: environment in, handler running.
 //!
-//! The home is the local one, a folder that one process holds at a time; the home on AWS will be chosen here, and nowhere else.
+//! The home is the one on AWS: here it is chosen, and nowhere else.
 
 use std::sync::Arc;
 
@@ -8,24 +8,24 @@ use domains::{Clock, HostnamePolicy, LookSchedule, SystemClock, ledger::CaLimits
 use lambda_http::{Error, Request, run, service_fn};
 use register_domain::{Api, Memory, Pace, SystemEntropy, answer};
 use steps::settings::{ProcessEnv, read};
-use storage::local::{LocalConfig, LocalHome};
+use storage::aws::{Access, AwsHome, Places};
 use telemetry::LogFormat;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (folder, zone, special, ca_limits) = read(&ProcessEnv, |read| {
-        let (folder, zone) = (read.home(), read.zone());
+    let (places, zone, special, ca_limits) = read(&ProcessEnv, |read| {
+        let (places, zone) = (Places::read(|name, what| read.text(name, what)), read.zone());
         // Names under special-use domains get no public certificate; on a machine of one's own some may be claimed all the same.
         let special =
             read.optional("NAMEPLATE_HOSTNAMES_ALLOW_SPECIAL_USE", |text| Ok(text.split(',').map(str::trim).map(str::to_owned).collect()));
         // Whose limits are shown; without it there are none to show.
         let directory = read.optional("NAMEPLATE_ACME_DIRECTORY", |url| Ok(CaLimits::of_directory(url)));
-        Some((folder?, zone?, special?.unwrap_or_default(), directory?))
+        Some((places?, zone?, special?.unwrap_or_default(), directory?))
     })?;
-    tracing::info!(home = %folder.display(), ?zone, ?special, "settings");
+    tracing::info!(?places, ?zone, ?special, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
+    let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
     let api = Api {
         table: home.clone(),
         listings: home.clone(),

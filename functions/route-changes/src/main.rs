@@ -1,6 +1,6 @@
 //! The change feed's reader as a Lambda: environment in, handler running.
 //!
-//! The home is the local one, a folder that one process holds at a time; the home on AWS will be chosen here, and nowhere else.
+//! The home is the one on AWS: here it is chosen, and nowhere else.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use domains::{Clock, SystemClock};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use route_changes::RouteChanges;
 use steps::settings::{ProcessEnv, read};
-use storage::local::{LocalConfig, LocalHome};
+use storage::aws::{Access, AwsHome, Places};
 use telemetry::LogFormat;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let folder = read(&ProcessEnv, |read| read.home())?;
-    tracing::info!(home = %folder.display(), "settings");
+    let places = read(&ProcessEnv, |read| Places::read(|name, what| read.text(name, what)))?;
+    tracing::info!(?places, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let home = LocalHome::open(LocalConfig::new(folder, clock.clone()))?;
+    let home = AwsHome::open(&Access::Ambient, places, clock.clone()).await;
     let route = RouteChanges { queue: Arc::new(home), clock };
     run(service_fn(|event: LambdaEvent<Event>| async { Ok::<_, Error>(route.handle(event.payload).await) })).await
 }

@@ -1,6 +1,6 @@
 //! The timer as a Lambda: environment in, handler running.
 //!
-//! The home is the local one, a folder that one process holds at a time; the home on AWS will be chosen here, and nowhere else.
+//! The home is the one on AWS: here it is chosen, and nowhere else.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use schedule_renewals::ScheduleRenewals;
 use serde_json::Value;
 use steps::settings::{ProcessEnv, read};
-use storage::local::{LocalConfig, LocalHome};
+use storage::aws::{Access, AwsHome, Places};
 use telemetry::LogFormat;
 
 /// How long what is due is left to the message that its own change sent: longer than a queue usually takes, shorter than a tick.
@@ -18,10 +18,10 @@ const GRACE: Duration = Duration::from_secs(30);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let folder = read(&ProcessEnv, |read| read.home())?;
-    tracing::info!(home = %folder.display(), "settings");
+    let places = read(&ProcessEnv, |read| Places::read(|name, what| read.text(name, what)))?;
+    tracing::info!(?places, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
+    let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
     let timer = ScheduleRenewals { due: home.clone(), queue: home.clone(), marks: home, clock, grace: GRACE };
     run(service_fn(|event: LambdaEvent<Value>| async { Ok::<_, Error>(timer.handle(event.payload).await?) })).await
 }

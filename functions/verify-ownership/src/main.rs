@@ -1,6 +1,6 @@
 //! The look at DNS as a Lambda: environment in, handler running.
 //!
-//! The home is the local one, a folder that one process holds at a time; the home on AWS will be chosen here, and nowhere else.
+//! The home is the one on AWS: here it is chosen, and nowhere else.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use steps::{
     handle_batch,
     settings::{ProcessEnv, read},
 };
-use storage::local::{LocalConfig, LocalHome};
+use storage::aws::{Access, AwsHome, Places};
 use telemetry::LogFormat;
 use verify_ownership::VerifyOwnership;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (folder, zone, resolver) = read(&ProcessEnv, |read| {
-        let (folder, zone, resolver) = (read.home(), read.zone(), read.resolver());
-        Some((folder?, zone?, resolver?))
+    let (places, zone, resolver) = read(&ProcessEnv, |read| {
+        let (places, zone, resolver) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.resolver());
+        Some((places?, zone?, resolver?))
     })?;
-    tracing::info!(home = %folder.display(), ?zone, %resolver, "settings");
+    tracing::info!(?places, ?zone, %resolver, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // A resolver on loopback is the whole DNS of a machine of one's own.
     let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
-    let home = Arc::new(LocalHome::open(LocalConfig::new(folder, clock.clone()))?);
+    let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
     let verify = VerifyOwnership {
         table: home.clone(),
         documents: home,

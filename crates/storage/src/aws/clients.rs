@@ -6,7 +6,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout
 use aws_sdk_dynamodb::config::Credentials;
 
 /// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How long one attempt may take.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(5);
 /// How long a call may take with all its attempts: less than any step's deadline.

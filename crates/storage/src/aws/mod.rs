@@ -4,8 +4,11 @@
 //! and every consumer of [`crate::consumers`]. Goes wrong: each call for itself, judged by the provider's code in `failure`: what is refused
 //! is a defect, what is busy, late or lost is unavailable, and neither is ever an absence.
 //!
+//! Beside it stand what only some installations use: a [`Route53Zone`] for the answers of dns-01 challenges, and [`Secrets`].
+//!
 //! What a template must declare, and how items are laid out, is in [`definitions`].
 
+mod answers;
 mod bucket;
 mod clients;
 pub mod definitions;
@@ -21,16 +24,19 @@ mod listings;
 mod places;
 mod queues;
 mod second_table;
+mod secrets;
 mod table;
 
 use std::sync::Arc;
 
 use domains::Clock;
 
+pub use answers::Route53Zone;
 pub use clients::Access;
+pub use places::Places;
+pub use secrets::{Secret, Secrets};
 
 use feed::Feed;
-pub use places::Places;
 
 /// The home on AWS. Clones share their connections.
 #[derive(Clone)]

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a suite of assertions: a failing home fails the test")]
 
+pub mod answers;
 mod bucket;
 mod documents;
 mod due;

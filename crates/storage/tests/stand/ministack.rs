@@ -69,5 +69,6 @@ impl Drop for Ministack {
 }
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    above.map(Path::to_owned).find(|folder| folder.join("scripts/install-ministack").is_file()).expect("the workspace's scripts")
 }
