@@ -175,6 +175,9 @@ pub struct Issuance {
     /// The same of the second CA.
     #[serde(default)]
     pub second_name_failures: u32,
+    /// Until when the second CA is not asked again, because it failed or asks to wait.
+    #[serde(default)]
+    pub second_not_before: Option<Timestamp>,
     /// Why nothing is ordered until a person asks for a check; `None` while orders are made. What is told of the name's DNS may cover the same
     /// words beside the state, and never these.
     #[serde(default)]

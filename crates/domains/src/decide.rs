@@ -502,6 +502,13 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     let wait = wait.max(SHORTEST_WAIT).min(policy.retry_cap.max(SHORTEST_WAIT));
     let next_look = after(now, if stops { STOPPED_FOR } else { wait });
     issuance.next_look = next_look;
+    if turns && at == CaChoice::Second {
+        let asked = match error.disposition() {
+            Disposition::Retry { after } => after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        issuance.second_not_before = Some(after(now, asked.max(wait)));
+    }
     let finding = if stops && !is_paused { Some(suspended(claim, error, &way)) } else { error.finding(&claim.key.hostname, &way) };
     let problem = match finding {
         Some(finding) => Some(finding.into_problem(claim.problem.as_ref(), now, next_look)),
@@ -819,6 +826,7 @@ impl Issuance {
             ca: CaChoice::First,
             name_failures: 0,
             second_name_failures: 0,
+            second_not_before: None,
             stopped: None,
             down_since: None,
         }

@@ -9,6 +9,7 @@ use domains::{
     ZoneSettings,
     decide::{self, SUSPENDED_AFTER},
     judge,
+    ledger::Wait,
 };
 
 use CaChoice::{First, Second};
@@ -209,4 +210,11 @@ fn the_second_cas_wait_is_not_the_first_ones() {
     let issuance = limited.issuance().unwrap();
     assert_eq!(issuance.ca, First);
     assert!(issuance.next_look.duration_since(at(2_500)).as_secs() < 3_600, "the first is asked in {:?}", issuance.next_look);
+    let day = 86_400;
+    for (now, expected) in [(at(6 * day), First), (at(8 * day), Second)] {
+        let wait = Wait { bucket: "ca|orders".into(), until: now.checked_add(week).unwrap(), paused_for: None };
+        let waiting = decide::await_turn(&order(&limited), &wait, "new orders", &policy(), now).unwrap().claims.remove(0).item;
+        assert_eq!(waiting.issuance().unwrap().ca, expected, "the second asked for a week");
+        assert_eq!(waiting.issuance().unwrap().attempt.is_some(), expected == First, "its place in the first one's queue is lost");
+    }
 }

@@ -38,14 +38,17 @@ impl Default for Failover {
 }
 
 impl Failover {
-    /// Whether the second CA could be given the claim's order: a challenge of it can be answered there, CAA records allow that, and it did not
-    /// refuse the name for good.
-    fn can_take(&self, claim: &Claim, issuance: &Issuance) -> bool {
+    /// Whether the second CA could be given the claim's order: a challenge of it can be answered there, CAA records allow that, and it neither
+    /// refused the name for good nor asks to wait. A place in the first one's queue is not given up for nothing.
+    fn can_take(&self, claim: &Claim, issuance: &Issuance, now: Timestamp) -> bool {
         let kind = match &claim.last_look {
             Some(seen) => seen.challenge_at(claim, CaChoice::Second),
             None => issuance.attempt.as_ref().map(|attempt| attempt.plan.challenge.kind()),
         };
-        issuance.second_name_failures < SUSPENDED_AFTER && kind.is_some_and(|kind| self.http_01 || kind == ChallengeKind::Dns01)
+        let may_be_asked = issuance.second_not_before.is_none_or(|moment| moment <= now);
+        may_be_asked
+            && issuance.second_name_failures < SUSPENDED_AFTER
+            && kind.is_some_and(|kind| self.http_01 || kind == ChallengeKind::Dns01)
     }
 
     /// Whether a limit of the first that ends at `until` lasts beyond what the name can wait, which waited since `since`.
@@ -83,7 +86,7 @@ pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, n
         }
         (CaChoice::First, _) => false,
     };
-    if turn && failover.can_take(claim, issuance) { CaChoice::Second } else { CaChoice::First }
+    if turn && failover.can_take(claim, issuance, now) { CaChoice::Second } else { CaChoice::First }
 }
 
 /// Whether an order that must wait until `until` for its turn at the first CA goes to the second one.
@@ -95,7 +98,7 @@ pub(super) fn turns_while_waiting(claim: &Claim, is_pause: bool, until: Timestam
     let is_wait = |code| matches!(code, ProblemCode::CaQueued | ProblemCode::CaRateLimited | ProblemCode::CaUnavailable);
     let since = claim.problem.as_ref().filter(|problem| is_wait(problem.code)).map_or(now, |problem| problem.since);
     let turns = failover.is_too_long(claim, since, until) || is_pause && failover.is_down_too_long(claim, now);
-    issuance.at() == CaChoice::First && turns && failover.can_take(claim, issuance)
+    issuance.at() == CaChoice::First && turns && failover.can_take(claim, issuance, now)
 }
 
 fn forbids_first(claim: &Claim) -> bool {
