@@ -11,6 +11,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
+    aws::Aws,
     client::{self, Answer},
     pebble::{Demands, Pebble},
     peers::{Peers, edit_dns},
@@ -33,6 +34,8 @@ pub struct Product {
     process: Option<Process>,
     /// DNS and CA of their own, if any.
     pub peers: Option<Peers>,
+    /// A stand-in for AWS, if that is its home.
+    pub aws: Option<Aws>,
     binary: PathBuf,
     settings: Vec<(String, String)>,
     endpoints: Value,
@@ -43,7 +46,7 @@ pub struct Product {
 impl Product {
     /// Starts it with its own DNS and CA, and with settings by the names of their environment variables.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
-        Self::launch(binary("nameplate"), Folder::new(), None, settings).await
+        Self::new(binary("nameplate"), Folder::new()).launch(settings).await
     }
 
     /// Starts it with DNS and CA in processes of their own.
@@ -55,22 +58,44 @@ impl Product {
     pub async fn start_with_pebble(demands: &Demands, settings: &[(&str, &str)]) -> Self {
         let folder = Folder::new();
         let peers = Peers::start_with_pebble(folder.path(), demands).await;
-        Self::launch(binary("nameplate"), folder, Some(peers), settings).await
+        Self { peers: Some(peers), ..Self::new(binary("nameplate"), folder) }.launch(settings).await
+    }
+
+    /// The same with its home on AWS: a stand-in, which stays while the product is killed, as DNS and Pebble do.
+    pub async fn start_on_aws_with_pebble(demands: &Demands, settings: &[(&str, &str)]) -> Self {
+        Self::start_binary_on_aws_with_pebble(binary("nameplate"), demands, settings).await
+    }
+
+    /// The same with another build of it.
+    pub async fn start_binary_on_aws_with_pebble(binary: PathBuf, demands: &Demands, settings: &[(&str, &str)]) -> Self {
+        let folder = Folder::new();
+        let aws = Aws::start(folder.path()).await;
+        let peers = Peers::start_with_pebble(folder.path(), demands).await;
+        Self { peers: Some(peers), aws: Some(aws), ..Self::new(binary, folder) }.launch(settings).await
     }
 
     /// The same with another build of it.
     pub async fn start_binary_with_peers(binary: PathBuf, settings: &[(&str, &str)]) -> Self {
         let folder = Folder::new();
         let peers = Peers::start(folder.path()).await;
-        Self::launch(binary, folder, Some(peers), settings).await
+        Self { peers: Some(peers), ..Self::new(binary, folder) }.launch(settings).await
     }
 
-    async fn launch(binary: PathBuf, folder: Folder, peers: Option<Peers>, settings: &[(&str, &str)]) -> Self {
-        let mut product = Self { process: None, peers, binary, settings: Vec::new(), endpoints: Value::Null, key: String::new(), folder };
+    fn new(binary: PathBuf, folder: Folder) -> Self {
+        let (settings, endpoints, key) = (Vec::new(), Value::Null, String::new());
+        Self { process: None, peers: None, aws: None, binary, settings, endpoints, key, folder }
+    }
+
+    async fn launch(self, settings: &[(&str, &str)]) -> Self {
+        let mut product = self;
         for _ in 0..STARTS {
             product.settings = LISTENERS.iter().map(|name| (format!("NAMEPLATE_LISTEN_{name}"), ports::free().to_string())).collect();
             // Later ones win: the peers know the challenge port, and the test knows best.
             product.settings.extend(product.peers.iter().flat_map(Peers::settings));
+            if let Some(aws) = &product.aws {
+                product.settings.extend(aws.environment());
+                product.settings.push(("NAMEPLATE_HOME".to_owned(), "aws".to_owned()));
+            }
             product.settings.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
             product.settings.push(("NAMEPLATE_DATA".to_owned(), product.data().display().to_string()));
             if product.try_restart(&[]).await {

@@ -32,3 +32,10 @@ fn the_edge_holds_nothing_that_could_issue_store_or_publish() {
     let product = packages_of("nameplate");
     assert!(product.iter().any(|name| name == "instant-acme"), "the search does not find what is there: {product:?}");
 }
+
+#[test]
+fn the_command_for_one_machine_builds_no_sdk() {
+    let command = packages_of("nameplate");
+    let sdks: Vec<_> = command.iter().filter(|name| name.starts_with("aws-sdk-") || *name == "aws-config").collect();
+    assert!(sdks.is_empty(), "`nameplate` without its feature `aws` builds {sdks:?}");
+}

@@ -5,9 +5,8 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use domains::{CaChoice, ChallengeKind, Clock, ZoneSettings};
+use domains::{AnswerZone, CaChoice, ChallengeKind, Clock, ZoneSettings};
 use issuers::acme::{AcmeAccount, AcmeConfig, AcmeIssuer, ExternalAccount};
-use storage::local::LocalHome;
 
 use crate::{
     config::{AcmeSettings, Config},
@@ -44,8 +43,8 @@ pub(crate) struct Issuers {
 }
 
 /// What issuers work with, beside the configuration.
-pub(crate) struct Tools<'t> {
-    pub(crate) home: &'t LocalHome,
+pub(crate) struct Tools {
+    pub(crate) answers: Option<Arc<dyn AnswerZone>>,
     pub(crate) seal_key: bundles::SealPublicKey,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -53,7 +52,7 @@ pub(crate) struct Tools<'t> {
 impl Issuers {
     /// Opens the issuers; accounts that are not there are made. The second CA has an account of its own, made at the first start: in an outage
     /// of the first there may be no time for it.
-    pub(crate) async fn open(config: &Config, first_ca: CaPlace, tools: &Tools<'_>) -> Result<Self, StartError> {
+    pub(crate) async fn open(config: &Config, first_ca: CaPlace, tools: &Tools) -> Result<Self, StartError> {
         let acme = acme_config(&config.acme, first_ca, tools)?;
         let first = with_account(acme, &config.data.join(ACCOUNT), None).await?;
         let Some(settings) = &config.second_ca else { return Ok(Self { first, second: None }) };
@@ -95,12 +94,12 @@ impl Issuers {
     }
 }
 
-fn acme_config(settings: &AcmeSettings, place: CaPlace, tools: &Tools<'_>) -> Result<AcmeConfig, StartError> {
+fn acme_config(settings: &AcmeSettings, place: CaPlace, tools: &Tools) -> Result<AcmeConfig, StartError> {
     let mut acme = AcmeConfig::new(place.directory, tools.seal_key.clone(), tools.clock.clone());
     acme.extra_root_pem = place.root_pem;
     acme.profile = settings.profile.clone();
     acme.contact = settings.contact.clone();
-    acme.answers = Some(Arc::new(tools.home.clone()));
+    acme.answers = tools.answers.clone();
     acme.external_account = match &settings.external_account {
         Some((key_id, path)) => {
             let hmac = existing("reading the external account's key", path)?;

@@ -15,6 +15,8 @@ use crate::limits::{AcmeLimits, LimitsOf};
 pub(crate) struct Config {
     /// Where all data lives.
     pub(crate) data: PathBuf,
+    /// Where what is remembered is kept.
+    pub(crate) home: HomePlace,
     /// What listens where.
     pub(crate) listen: Listen,
     /// Where targets, proofs and edge are.
@@ -49,6 +51,25 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     /// Faults on purpose in feed, queues and due-index, from this seed.
     pub(crate) chaos_seed: Option<u64>,
+}
+
+/// Where what is remembered is kept.
+#[derive(Clone, Debug)]
+pub(crate) enum HomePlace {
+    /// Below the data folder.
+    Local,
+    /// In tables, queues and a bucket on AWS; the data folder holds keys and the edge's own copies.
+    Aws(AwsPlaces),
+}
+
+/// What everything of the home on AWS is called.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "read by the home on AWS alone"))]
+pub(crate) struct AwsPlaces {
+    /// Its tables, queues and bucket, by the variables that name them.
+    pub(crate) names: BTreeMap<String, String>,
+    /// The hosted zone in which dns-01 is answered.
+    pub(crate) answers_hosted_zone: Option<String>,
 }
 
 /// One CA.
@@ -204,6 +225,7 @@ impl Config {
         let address = || parsed::<SocketAddr>("an address like 127.0.0.1:8443");
         // Every key is read before the first `?`, so that all problems show at once.
         let data = r.read("data", ".nameplate", "The folder where everything is kept.", parsed::<PathBuf>("a path"));
+        let home = home(r);
         let api = r.read("listen.api", "127.0.0.1:7080", "The HTTP API.", address());
         let https = r.read("listen.https", "127.0.0.1:8443", "The edge, HTTPS.", address());
         let http = r.read("listen.http", "127.0.0.1:8080", "The edge, HTTP: ACME challenges and redirects.", address());
@@ -379,6 +401,7 @@ impl Config {
         let issuers = std::iter::once(issuer(CaChoice::First, caa?)).chain(second.is_some().then_some(second_issuer)).collect();
         Some(Self {
             data: data?,
+            home: home?,
             listen: Listen {
                 api: api?,
                 https: https?,
@@ -436,6 +459,45 @@ impl Config {
         }
         out
     }
+}
+
+/// The keys that name the tables, queues and bucket of the home on AWS, and what each names.
+const AWS_PLACES: [(&str, &str); 6] = [
+    ("aws.table", "With home = \"aws\": the table with claims, owners and certificates."),
+    ("aws.second_table", "With home = \"aws\": the table with limits, callers and documents."),
+    ("aws.verify_ownership_queue", "With home = \"aws\": the URL of verify-ownership's queue."),
+    ("aws.issue_certificate_queue", "With home = \"aws\": the URL of issue-certificate's queue."),
+    ("aws.publish_site_queue", "With home = \"aws\": the URL of publish-site's queue."),
+    ("aws.bucket", "With home = \"aws\": the bucket that the edge reads."),
+];
+
+fn home(r: &mut Reader) -> Option<HomePlace> {
+    let is_aws = r.read(
+        "home",
+        "local",
+        "Where everything is kept: local, below the data folder; or aws, in the account and region of the usual AWS variables.",
+        |text| match text {
+            "local" => Ok(false),
+            "aws" if cfg!(feature = "aws") => Ok(true),
+            "aws" => Err("this build knows no AWS; build it with `--features nameplate/aws`".to_owned()),
+            _ => Err("write local or aws".to_owned()),
+        },
+    );
+    let names = AWS_PLACES.map(|(key, meaning)| (key, r.read(key, "", meaning, |text| Ok(text.to_owned())).unwrap_or_default()));
+    let answers_hosted_zone = r.read(
+        "aws.answers_hosted_zone",
+        "",
+        "With home = \"aws\": the id of the hosted zone acme.<zone> in Route 53; empty leaves all proofs to http-01.",
+        optional(|text| Ok(text.to_owned())),
+    );
+    if !is_aws? {
+        return Some(HomePlace::Local);
+    }
+    for (key, _) in names.iter().filter(|(_, name)| name.is_empty()) {
+        r.problems.push(format!("{key} is not set; home = \"aws\" needs it"));
+    }
+    let names = names.into_iter().map(|(key, name)| (variable(key), name)).collect();
+    Some(HomePlace::Aws(AwsPlaces { names, answers_hosted_zone: answers_hosted_zone? }))
 }
 
 /// An external account is its key's identifier and its key, or nothing.
@@ -512,6 +574,24 @@ mod tests {
         let documented = Config::read(&Config::documentation(), []).unwrap();
         let defaults = Config::read("", []).unwrap();
         assert_eq!(format!("{documented:?}"), format!("{defaults:?}"));
+    }
+
+    #[cfg(feature = "aws")]
+    #[test]
+    fn a_home_on_aws_needs_all_its_places_and_calls_them_as_the_lambdas_do() {
+        let ConfigProblems(problems) = Config::read("home = \"aws\"\n[aws]\nbucket = \"sites\"\n", []).unwrap_err();
+        assert!(problems.len() == 5 && problems.iter().all(|problem| problem.ends_with("home = \"aws\" needs it")), "{problems:?}");
+        let variables = AWS_PLACES.map(|(key, _)| (variable(key), "x".to_owned()));
+        let environment = variables.into_iter().chain([("NAMEPLATE_HOME".to_owned(), "aws".to_owned())]);
+        let HomePlace::Aws(places) = Config::read("", environment).unwrap().home else { panic!("it names AWS") };
+        assert!(storage::aws::Places::read(|variable, _| places.names.get(variable).cloned()).is_some(), "{places:?}");
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[test]
+    fn a_build_without_aws_says_so() {
+        let ConfigProblems(problems) = Config::read("home = \"aws\"\n", []).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains("--features nameplate/aws"), "{problems:?}");
     }
 
     #[test]

@@ -84,7 +84,7 @@ async fn start_origin(config: &Config) -> Result<(String, Option<JoinHandle<()>>
     Ok((format!("http://{address}"), Some(demo_origin::serve(listener))))
 }
 
-async fn start_dns(config: &Config, answers: SocketAddr) -> Result<Option<dev_dns::DevDns>, StartError> {
+async fn start_dns(config: &Config, answers: Option<SocketAddr>) -> Result<Option<dev_dns::DevDns>, StartError> {
     if config.dns_server.is_some() {
         return Ok(None);
     }
@@ -93,7 +93,7 @@ async fn start_dns(config: &Config, answers: SocketAddr) -> Result<Option<dev_dn
         admin: Some(config.listen.dns_admin),
         file: Some(config.data.join("dns.json")),
         apexes: vec![config.zone.zone.to_string()],
-        forwards: vec![(config.zone.answers_zone(), answers)],
+        forwards: answers.map(|answers| (config.zone.answers_zone(), answers)).into_iter().collect(),
         ..dev_dns::Config::default()
     };
     let dns = dev_dns::DevDns::start(settings).await.map_err(|error| start_failed("the demo DNS")(&error))?;

@@ -16,6 +16,7 @@ mod events;
 mod explain;
 mod failure;
 mod files;
+mod home;
 mod limits;
 mod plan;
 mod product;
@@ -26,7 +27,13 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 use clap::{Parser, Subcommand};
 use domains::{Clock, SystemClock};
 
-use crate::{config::Config, dev::Dev, failure::Failure, files::Endpoints, screen::Screen};
+use crate::{
+    config::{Config, HomePlace},
+    dev::Dev,
+    failure::Failure,
+    files::Endpoints,
+    screen::Screen,
+};
 
 /// Custom domains for SaaS: every customer's own domain over HTTPS.
 #[derive(Parser)]
@@ -160,8 +167,12 @@ fn announce(endpoints: &Endpoints, config: &Config, seconds: f64, screen: &Scree
     let name = "shop.brand.test";
     let run = "cargo run -q --release --";
     let key = files::operator_key_path(&config.data);
+    let kept = match config.home {
+        HomePlace::Local => "everything is on this machine and kept in",
+        HomePlace::Aws(_) => "what it remembers is on AWS, its keys are in",
+    };
     screen.text(&format!(
-        "\n{title}  Ready after {seconds:.1} s; everything is on this machine and kept in {data}/\n\n  \
+        "\n{title}  Ready after {seconds:.1} s; {kept} {data}/\n\n  \
          API         {api}  (operator key in {key})\n  \
          edge        https://{https}  http://{http}  private http://{private}\n  \
          demo DNS    {dns}\n  \

@@ -10,8 +10,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use answers::{AnswerServer, Held};
 use bundles::{SealKeyPair, SealKeys, SealPublicKey};
-use domains::{Caller, Callers, Clock, Failover, Hostname, Issuer, Role, SystemClock};
-use edge::{Edge, FolderSource};
+use domains::{Caller, Clock, Failover, Hostname, Issuer, Role, SystemClock};
+use edge::{Edge, Source};
 use issue_certificate::IssueCertificate;
 use issuers::acme::CaPair;
 use lookups::{LookupConfig, Lookups};
@@ -20,7 +20,7 @@ use publish_site::PublishSite;
 use register_domain::{Api, Entropy, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
 use schedule_renewals::ScheduleRenewals;
-use storage::local::{Chaos, LocalConfig, LocalHome};
+use storage::local::LocalHome;
 use tokio::{net::TcpListener, task::JoinHandle};
 use verify_ownership::VerifyOwnership;
 
@@ -29,6 +29,7 @@ use crate::{
     api_server,
     config::Config,
     files::{self, Endpoints},
+    home::Home,
 };
 
 /// Why it did not start: what, and what to do.
@@ -49,8 +50,8 @@ pub(crate) fn start_failed(what: &'static str) -> impl Fn(&dyn std::error::Error
 
 /// What stands before the CA and DNS are known: the store, the answer zone and the edge, which serves what it has from now on.
 pub(crate) struct Ground {
-    home: LocalHome,
-    answers: AnswerServer,
+    home: Home,
+    answers: Option<AnswerServer>,
     edge: Edge,
     seal_key: SealPublicKey,
     clock: Arc<dyn Clock>,
@@ -58,10 +59,10 @@ pub(crate) struct Ground {
 
 /// The running product.
 pub(crate) struct Product {
-    home: LocalHome,
+    home: Home,
     pipeline: Running,
     edge: Edge,
-    answers: AnswerServer,
+    answers: Option<AnswerServer>,
     api: JoinHandle<()>,
     api_address: SocketAddr,
     drain: Duration,
@@ -71,23 +72,26 @@ impl Ground {
     /// Opens the store and starts to serve, with `origin` (`http://host:port`) behind the edge.
     pub(crate) async fn lay(config: &Config, origin: &str) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let home = open_home(config, clock.clone())?;
+        let home = Home::open(config, clock.clone()).await?;
         let operator_key = operator_key(&config.data)?;
         let operator = Caller { role: Role::Operator, tenant: None };
-        home.admit(&key_sha256(&operator_key), &operator).await.map_err(|error| start_failed("the store")(&error))?;
-        let answers = start_answers(config, &home).await?;
+        home.callers.admit(&key_sha256(&operator_key), &operator).await.map_err(|error| start_failed("the store")(&error))?;
+        // A zone on AWS is served by AWS.
+        let answers = match &home.local {
+            Some(local) => Some(start_answers(config, local).await?),
+            None => None,
+        };
         let pair = seal_key(&config.data)?;
         let seal_key = pair.public().clone();
         let mut seal_keys = SealKeys::default();
         seal_keys.insert(pair);
-        let source = Arc::new(FolderSource::new(home.bucket_folder()));
-        let edge = start_edge(config, origin, source, seal_keys, clock.clone()).await?;
+        let edge = start_edge(config, origin, home.source.clone(), seal_keys, clock.clone()).await?;
         Ok(Self { home, answers, edge, seal_key, clock })
     }
 
-    /// Where the answer zone is asked.
-    pub(crate) fn answers(&self) -> SocketAddr {
-        self.answers.address()
+    /// Where the answer zone is asked, if it is served here.
+    pub(crate) fn answers(&self) -> Option<SocketAddr> {
+        self.answers.as_ref().map(AnswerServer::address)
     }
 
     /// The port at which challenges are fetched.
@@ -96,8 +100,8 @@ impl Ground {
     }
 
     /// What the CAs' issuers work with.
-    pub(crate) fn tools(&self) -> Tools<'_> {
-        Tools { home: &self.home, seal_key: self.seal_key.clone(), clock: self.clock.clone() }
+    pub(crate) fn tools(&self) -> Tools {
+        Tools { answers: self.home.answers.clone(), seal_key: self.seal_key.clone(), clock: self.clock.clone() }
     }
 }
 
@@ -112,7 +116,7 @@ impl Product {
         let zone = issuers.named_in(&config.zone);
         let second = issuers.second.map(|issuer| Arc::new(issuer) as Arc<dyn Issuer>);
         let issuer = Arc::new(CaPair::new(Arc::new(issuers.first), second));
-        let publish = Arc::new(PublishSite { table: Arc::new(home.clone()), bucket: Arc::new(home.clone()), clock: clock.clone() });
+        let publish = Arc::new(PublishSite { table: home.table.clone(), bucket: home.bucket.clone(), clock: clock.clone() });
         publish
             .publish_edge_settings(&thumbprints)
             .await
@@ -123,35 +127,35 @@ impl Product {
             config.second_ca.as_ref().and_then(|second| second.directory.as_deref()).map(domains::ledger::CaLimits::of_directory);
         let lookup = Arc::new(Lookups::new(lookup));
         let pipeline = Pipeline {
-            feed: Arc::new(home.clone()),
-            queues: Arc::new(home.clone()),
-            route: RouteChanges { queue: Arc::new(home.clone()), clock: clock.clone() },
+            feed: home.feed.clone(),
+            queues: home.queues.clone(),
+            route: RouteChanges { queue: home.queue.clone(), clock: clock.clone() },
             verify: VerifyOwnership {
-                table: Arc::new(home.clone()),
+                table: home.table.clone(),
                 lookup: lookup.clone(),
-                documents: Arc::new(home.clone()),
+                documents: home.documents.clone(),
                 zone: zone.clone(),
                 looks: config.looks,
                 clock: clock.clone(),
             },
             issue: IssueCertificate {
-                table: Arc::new(home.clone()),
+                table: home.table.clone(),
                 issuer: issuer.clone(),
                 lookup,
-                documents: Arc::new(home.clone()),
+                documents: home.documents.clone(),
                 zone: zone.clone(),
                 looks: config.looks,
                 policy,
-                limits: Arc::new(home.clone()),
+                limits: home.limits.clone(),
                 ca_limits: ca_limits.clone(),
                 second_ca_limits: second_ca_limits.clone(),
                 clock: clock.clone(),
             },
             publish,
             timer: ScheduleRenewals {
-                due: Arc::new(home.clone()),
-                queue: Arc::new(home.clone()),
-                marks: Arc::new(home.clone()),
+                due: home.due.clone(),
+                queue: home.queue.clone(),
+                marks: home.marks.clone(),
                 clock: clock.clone(),
                 grace: config.timer_grace,
             },
@@ -161,12 +165,12 @@ impl Product {
         .start();
 
         let api = Arc::new(Api {
-            table: Arc::new(home.clone()),
-            listings: Arc::new(home.clone()),
-            events: Arc::new(home.clone()),
-            documents: Arc::new(home.clone()),
-            callers: Arc::new(home.clone()),
-            limits: Arc::new(home.clone()),
+            table: home.table.clone(),
+            listings: home.listings.clone(),
+            events: home.events.clone(),
+            documents: home.documents.clone(),
+            callers: home.callers.clone(),
+            limits: home.limits.clone(),
             ca_limits: std::iter::once(ca_limits).chain(second_ca_limits).collect(),
             policy: config.policy.clone(),
             zone: config.zone.clone(),
@@ -205,19 +209,15 @@ impl Product {
         self.api.abort();
         let edge = tokio::time::timeout(self.drain + Duration::from_secs(2), self.edge.shutdown()).await;
         clean &= edge.is_ok();
-        self.answers.shutdown().await;
+        if let Some(answers) = self.answers {
+            answers.shutdown().await;
+        }
         if let Err(error) = self.home.close().await {
             tracing::warn!(%error, "the store did not close cleanly; what was answered is on disk all the same");
             clean = false;
         }
         clean
     }
-}
-
-fn open_home(config: &Config, clock: Arc<dyn Clock>) -> Result<LocalHome, StartError> {
-    let mut local = LocalConfig::new(config.data.join("home"), clock);
-    local.chaos = config.chaos_seed.map(Chaos::seeded);
-    LocalHome::open(local).map_err(|error| start_failed("the store")(&error))
 }
 
 /// Serves the zone with the answers of dns-01 challenges, out of the store.
@@ -237,7 +237,7 @@ async fn start_answers(config: &Config, home: &LocalHome) -> Result<AnswerServer
 async fn start_edge(
     config: &Config,
     origin: &str,
-    source: Arc<FolderSource>,
+    source: Arc<dyn Source>,
     seal_keys: SealKeys,
     clock: Arc<dyn Clock>,
 ) -> Result<Edge, StartError> {

@@ -65,6 +65,7 @@ mod kind {
         claims_are_listed_by_tenant_and_state,
         a_listing_is_paged_in_hostname_order_without_gaps,
         a_listing_limit_of_any_size_is_survived,
+        a_claim_that_moves_while_it_is_listed_is_listed_once,
         a_foreign_cursor_leads_to_an_empty_page,
         every_claim_to_a_name_is_found,
         history_comes_oldest_first_after_a_number,

@@ -53,7 +53,9 @@ impl Listings for AwsHome {
         let is_last = found.len() <= size;
         found.truncate(size);
         let last = found.last().filter(|_| !is_last).and_then(|item| attribute(item, reading.index.sort)).map(str::to_owned);
-        let keys = found.iter().map(items::claim_of).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = found.iter().map(items::claim_of).collect::<Result<Vec<_>, _>>()?;
+        // A claim that changes its state while the states are read one by one is found in both; a batch refuses to be asked twice.
+        keys.dedup();
         let mut claims = self.claims_of(&keys).await?;
         // The index may lag: a claim that moved on meanwhile is in another list by now.
         claims.retain(|claim| state.is_none_or(|state| claim.state.name() == state));

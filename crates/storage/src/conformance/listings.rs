@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::{
     Stand, eventually,
-    fixtures::{claim, created, entry, hostname, key, states, tenant},
+    fixtures::{claim, created, entry, hostname, key, replaced, states, tenant},
+    race,
 };
 
 /// Cursors that nobody made.
@@ -94,6 +95,38 @@ pub(super) async fn a_listing_limit_of_any_size_is_survived<S: Stand>(stand: &S)
     assert_eq!((most.items.len(), most.cursor), (claims.len(), None));
     assert!(home.history(&key(1), 0, usize::MAX).await.unwrap().is_empty());
     assert!(home.due(Timestamp::MIN, Timestamp::MAX, None, usize::MAX).await.is_ok());
+}
+
+pub(super) async fn a_claim_that_moves_while_it_is_listed_is_listed_once<S: Stand>(stand: &S) {
+    let (home, claims) = planted(stand).await;
+    let states = states(stand.now());
+    let moving = claims.iter().filter(|claim| claim.key.tenant == tenant("acme")).cloned().map(|claim| {
+        let (home, states) = (home.clone(), states.clone());
+        async move {
+            for version in 2..30_u64 {
+                let state = states[usize::try_from(version).unwrap() % states.len()].clone();
+                home.commit(&replaced(Claim { version, state, ..claim.clone() })).await.unwrap();
+            }
+        }
+    });
+    let moving: Vec<_> = moving.map(tokio::spawn).collect();
+    let looking = race(4, |_| {
+        let home = home.clone();
+        async move {
+            for _ in 0..20 {
+                let mut listed: Vec<ClaimKey> =
+                    home.claims(None, None, None, 1000).await.unwrap().items.into_iter().map(|claim| claim.key).collect();
+                let all = listed.len();
+                listed.sort();
+                listed.dedup();
+                assert_eq!(listed.len(), all, "a claim is listed twice");
+            }
+        }
+    });
+    looking.await;
+    for one in moving {
+        one.await.unwrap();
+    }
 }
 
 pub(super) async fn a_foreign_cursor_leads_to_an_empty_page<S: Stand>(stand: &S) {
