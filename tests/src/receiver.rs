@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -71,6 +71,7 @@ pub struct Receiver {
 struct State {
     status: u16,
     received: Vec<Received>,
+    connections: usize,
 }
 
 impl Receiver {
@@ -87,7 +88,7 @@ impl Receiver {
             .expect("certificate and key belong together");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port for the receiver");
         let address = listener.local_addr().expect("its address");
-        let state = Arc::new(Mutex::new(State { status: 204, received: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { status: 204, received: Vec::new(), connections: 0 }));
         let mut receiver = Self { address, tls: Arc::new(tls), state, accepting: None };
         receiver.accept(listener);
         receiver
@@ -122,14 +123,22 @@ impl Receiver {
         self.state.lock().expect("nobody panicked").received.clone()
     }
 
+    /// How many connections there were.
+    pub fn connections(&self) -> usize {
+        self.state.lock().expect("nobody panicked").connections
+    }
+
     fn accept(&mut self, listener: TcpListener) {
         let (acceptor, state) = (TlsAcceptor::from(self.tls.clone()), self.state.clone());
         self.accepting = Some(tokio::spawn(async move {
+            // Whoever goes away hangs up, too.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, state) = (acceptor.clone(), state.clone());
-                tokio::spawn(async move {
-                    if let Ok(stream) = acceptor.accept(stream).await {
-                        let _ = tokio::time::timeout(PATIENCE, take(stream, &state)).await;
+                state.lock().expect("nobody panicked").connections += 1;
+                connections.spawn(async move {
+                    if let Ok(mut stream) = acceptor.accept(stream).await {
+                        while let Ok(Ok(true)) = tokio::time::timeout(PATIENCE, take(&mut stream, &state)).await {}
                     }
                 });
             }
@@ -145,14 +154,15 @@ impl Drop for Receiver {
     }
 }
 
-async fn take(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, state: &Mutex<State>) -> std::io::Result<()> {
+/// Takes one message; `false` at the connection's end.
+async fn take(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), state: &Mutex<State>) -> std::io::Result<bool> {
     let mut came = Vec::new();
     let end = loop {
         if let Some(end) = came.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
         }
         if stream.read_buf(&mut came).await? == 0 {
-            return Ok(());
+            return Ok(false);
         }
     };
     let head = String::from_utf8_lossy(&came[..end]).into_owned();
@@ -165,7 +175,7 @@ async fn take(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, state: &Mut
     let length: usize = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     while came.len() < end + 4 + length {
         if stream.read_buf(&mut came).await? == 0 {
-            return Ok(());
+            return Ok(false);
         }
     }
     let body = came[end + 4..end + 4 + length].to_vec();
@@ -177,9 +187,10 @@ async fn take(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, state: &Mut
         }
         state.status
     };
-    let answer = format!("HTTP/1.1 {status} As Told\r\nlocation: https://127.0.0.1:1/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let answer = format!("HTTP/1.1 {status} As Told\r\nlocation: https://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n");
     stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await
+    stream.flush().await?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::{collections::BTreeMap, time::Duration};
 use http::Method;
 use serde_json::{Value, json};
 use system_tests::{
-    chance::Chance,
     process::binary,
     product::Product,
     receiver::{Received, Receiver},
@@ -79,31 +78,31 @@ async fn every_event_arrives_signed_and_in_order_though_receiver_and_product_fai
     let (mut product, mut receiver, _folder) = start().await;
     let made = product.api(Method::POST, "/v1/webhooks", Some(&json!({ "url": receiver.url() }))).await.granted();
     let (id, secret) = (made["id"].as_str().unwrap().to_owned(), made["secret"].as_str().unwrap().to_owned());
-    let mut chance = Chance::seeded("webhooks");
-    let (rounds, names) = (size(4, 12), size(15, 60));
+    let (rounds, names, mut interrupted) = (size(4, 12), size(30, 100), 0);
     for round in 0..rounds {
+        match round % 2 {
+            0 => receiver.leave().await,
+            _ => receiver.answer(503),
+        }
         let mut records = Vec::new();
         for name in 0..names {
             records.extend(product.register(&format!("hook{name}.round{round}.test"), "hooks").await);
         }
         product.set_dns(&records).await;
-        match round % 3 {
-            0 => {}
-            1 => receiver.leave().await,
-            _ => receiver.answer(503),
-        }
-        // While events are on their way, most of the time.
-        tokio::time::sleep(Duration::from_millis(chance.below(1_500) as u64)).await;
-        product.kill().await;
-        product.restart().await;
-        match round % 3 {
-            0 => {}
-            1 => receiver.come_back().await,
+        let before = receiver.received().len();
+        match round % 2 {
+            0 => receiver.come_back().await,
             _ => receiver.answer(200),
         }
         // Only so that the test need not wait as long as an endpoint would.
         product.api(Method::POST, &format!("/v1/webhooks/{id}/redeliver"), None).await.granted();
+        until("deliveries go on", RECOVERED, async || (receiver.received().len() > before + 3).then_some(())).await;
+        product.kill().await;
+        let taken = by_number(&receiver.received()).len();
+        product.restart().await;
+        interrupted += usize::from(taken < feed(&product).await.len());
     }
+    assert!(interrupted > 0, "no crash met an event on its way");
     let count = arrives(&product, &receiver).await;
     let received = receiver.received();
     assert!(count >= rounds * names, "{count} events");
@@ -117,7 +116,12 @@ async fn every_event_arrives_signed_and_in_order_though_receiver_and_product_fai
         newest = newest.max(number);
         assert_eq!(message.headers["webhook-id"], format!("msg_{id}_{number}"));
     }
-    println!("{count} events, {} messages, {rounds} crashes", received.len());
+    let connections = receiver.connections();
+    println!(
+        "{count} events, {} messages over {connections} connections, {interrupted} of {rounds} crashes amid deliveries",
+        received.len()
+    );
+    assert!(connections * 3 < received.len(), "{connections} connections for {} messages", received.len());
     let status = product.api(Method::GET, &format!("/v1/webhooks/{id}"), None).await.granted();
     assert_eq!((&status["dead_letters"], &status["disabled"]), (&json!([]), &Value::Null), "{status}");
 }

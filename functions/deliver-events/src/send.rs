@@ -4,18 +4,24 @@
 //! internet, a certificate nobody vouches for, silence, any other status; each in words. Redirects are not followed, and the connection
 //! goes to the very address that was checked, so that a name cannot lead one way for the check and another for the connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use domains::webhooks::{Endpoint, Refused};
 use http::{HeaderMap, Request, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use lookups::is_global;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// How long one delivery may take, from the name to the status. Standard Webhooks asks for 15 to 30 seconds (read 2026-11).
@@ -24,6 +30,11 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How many addresses of a name are tried.
 const MAX_ADDRESSES: usize = 4;
+/// How long the rest of an answer may take once its status is there, and how much of it is read.
+const BODY_PATIENCE: Duration = Duration::from_secs(1);
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// How long a connection is kept for the next message.
+const IDLE: Duration = Duration::from_secs(20);
 /// How we name ourselves.
 const USER_AGENT: &str = concat!("nameplate/", env!("CARGO_PKG_VERSION"));
 
@@ -67,6 +78,7 @@ pub enum SetupError {
 pub struct HttpsSender {
     tls: TlsConnector,
     allow_private: bool,
+    kept: Mutex<HashMap<String, Connection>>,
 }
 
 impl HttpsSender {
@@ -91,29 +103,41 @@ impl HttpsSender {
             .map_err(SetupError::Tls)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(tls)), allow_private })
+        Ok(Self { tls: TlsConnector::from(Arc::new(tls)), allow_private, kept: Mutex::default() })
     }
 
     async fn exchange(&self, message: &Message) -> Result<(StatusCode, HeaderMap), String> {
         let target = Endpoint::parse(&message.url)?;
-        let stream = self.connect(&target).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| told("HTTP", &error))?;
-        let driver = AbortOnDrop(tokio::spawn(connection));
-        let request = Request::post(target.path)
-            .header(header::HOST, target.authority)
-            .header(header::USER_AGENT, USER_AGENT)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONNECTION, "close")
-            .header("webhook-id", &message.id)
-            .header("webhook-timestamp", message.seconds)
-            .header("webhook-signature", &message.signature)
-            .body(Full::new(message.body.clone()))
-            .map_err(|error| error.to_string())?;
-        // What stands in the answer's body is nobody's business here, so it is not read.
-        let answer = sender.send_request(request).await.map_err(|error| told("HTTP", &error))?;
-        drop(driver);
-        Ok((answer.status(), answer.headers().clone()))
+        if let Some(mut kept) = self.kept(&target.authority) {
+            // The endpoint may close it at any moment. Then the message goes over a new one, at worst for the second time.
+            if let Ok(answer) = kept.ask(&target, message).await {
+                self.keep(&target.authority, kept);
+                return Ok(answer);
+            }
+        }
+        let mut fresh = self.open(&target).await?;
+        let answer = fresh.ask(&target, message).await?;
+        self.keep(&target.authority, fresh);
+        Ok(answer)
+    }
+
+    /// A connection to this authority that was used a moment ago; those that were not are closed.
+    fn kept(&self, authority: &str) -> Option<Connection> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, connection| connection.used_at.elapsed() < IDLE);
+        kept.remove(authority)
+    }
+
+    fn keep(&self, authority: &str, connection: Connection) {
+        if connection.is_reusable {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(authority.to_owned(), connection);
+        }
+    }
+
+    async fn open(&self, target: &Endpoint) -> Result<Connection, String> {
+        let stream = self.connect(target).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| told("HTTP", &error))?;
+        Ok(Connection { sender, _driver: AbortOnDrop(tokio::spawn(connection)), used_at: Instant::now(), is_reusable: false })
     }
 
     async fn connect(&self, target: &Endpoint) -> Result<TlsStream<TcpStream>, String> {
@@ -164,6 +188,37 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn told(what: &str, error: &dyn std::error::Error) -> String {
     format!("{what}: {}", telemetry::error_chain(error))
+}
+
+/// One connection, for one message at a time.
+struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    _driver: AbortOnDrop<hyper::Result<()>>,
+    used_at: Instant,
+    is_reusable: bool,
+}
+
+impl Connection {
+    async fn ask(&mut self, target: &Endpoint, message: &Message) -> Result<(StatusCode, HeaderMap), String> {
+        self.is_reusable = false;
+        self.sender.ready().await.map_err(|error| told("HTTP", &error))?;
+        let request = Request::post(&target.path)
+            .header(header::HOST, &target.authority)
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("webhook-id", &message.id)
+            .header("webhook-timestamp", message.seconds)
+            .header("webhook-signature", &message.signature)
+            .body(Full::new(message.body.clone()))
+            .map_err(|error| error.to_string())?;
+        let answer = self.sender.send_request(request).await.map_err(|error| told("HTTP", &error))?;
+        let (parts, body) = answer.into_parts();
+        // What stands in it is nobody's business here; but only a connection whose answer was read whole carries another.
+        let read = tokio::time::timeout(BODY_PATIENCE, Limited::new(body, MAX_ANSWER_BYTES).collect()).await;
+        self.is_reusable = read.is_ok_and(|body| body.is_ok());
+        self.used_at = Instant::now();
+        Ok((parts.status, parts.headers))
+    }
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
