@@ -11,6 +11,7 @@
 //! - [`client`]: plain HTTP; [`visitor`]: verified HTTPS.
 //! - [`published`]: a bucket as the publisher leaves it, for a lone edge.
 //! - [`origin`]: an origin of our own, which can also be spoken to by WebSocket.
+//! - [`receiver`]: a receiver of webhooks.
 //! - [`simulation`]: the functions alone, on virtual time.
 //! - [`resolver`]: what DNS says now.
 //! - [`sizes`]: how much of everything; [`chance`]: repeatable randomness.
@@ -30,6 +31,7 @@ pub mod ports;
 pub mod process;
 pub mod product;
 pub mod published;
+pub mod receiver;
 pub mod resolver;
 pub mod simulation;
 pub mod sizes;

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use system_tests::{
     product::Product,
     tools::{install, workspace},
@@ -60,7 +60,8 @@ fn report(folder: &Path) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_with_the_document_finds_no_failure_and_reaches_the_operations() {
     let tool = install("install-schemathesis", "schemathesis/bin/st");
-    let product = Product::start(&[]).await;
+    // Whatever URLs it thinks of, nothing is sent there.
+    let product = Product::start(&[("NAMEPLATE_WEBHOOKS_INTERVAL", "")]).await;
     // Seeds: a served domain, one that waits, one that several tenants claim.
     let records = product.register("served.brand.test", "brand").await;
     product.set_dns(&records).await;
@@ -69,6 +70,10 @@ async fn a_stranger_with_the_document_finds_no_failure_and_reaches_the_operation
     for tenant in ["brand", "other"] {
         product.register("contested.brand.test", tenant).await;
     }
+
+    let import = json!({ "domains": [{ "hostname": "imported.brand.test", "tenant": "brand" }] });
+    product.api(Method::POST, "/v1/imports", Some(&import)).await.granted();
+    product.api(Method::POST, "/v1/webhooks", Some(&json!({ "url": "https://hooks.brand.test/" }))).await.granted();
 
     let url = format!("http://{}/v1/openapi.json", product.api_address());
     let reports = product.folder().join("reports");

@@ -204,7 +204,16 @@ fn needed_by(name: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lambda_without_its_settings_says_all_that_are_missing_as_documented_and_ends() {
     let folder = Folder::new();
-    for name in ["register-domain", "route-changes", "verify-ownership", "issue-certificate", "publish-site", "schedule-renewals"] {
+    for name in [
+        "register-domain",
+        "route-changes",
+        "verify-ownership",
+        "issue-certificate",
+        "publish-site",
+        "import-domains",
+        "deliver-events",
+        "schedule-renewals",
+    ] {
         let mut lambda = Lambda::start(name, &[], folder.path()).await;
         assert!(lambda.ended(Duration::from_secs(20)).await, "{name} runs without settings");
         let said = std::fs::read_to_string(lambda.log()).unwrap();

@@ -62,8 +62,25 @@ const HOSTNAMES: &[&str] = &[
     "İ.test",
 ];
 const TENANTS: &[&str] = &["brand", "", "BRAND", "a b", "ä", "../x", "x|y", "null", "\u{0}", "'--"];
-const PATHS: &[&str] =
-    &["/v1/domains", "/v1/domains/", "/v1", "/", "/v2/domains", "//v1//domains", "/v1/domains/x/y/z", "/v1/../v1/domains"];
+const PATHS: &[&str] = &[
+    "/v1/domains",
+    "/v1/domains/",
+    "/v1",
+    "/",
+    "/v2/domains",
+    "//v1//domains",
+    "/v1/domains/x/y/z",
+    "/v1/../v1/domains",
+    "/v1/imports",
+    "/v1/imports/0123456789abcdef0123456789abcdef",
+    "/v1/imports/%ff",
+    "/v1/webhooks",
+    "/v1/webhooks/%00/test",
+    "/v1/webhooks/x/redeliver",
+    "/v1/webhooks/x/rotate",
+    "/v1/events",
+    "/v1/limits",
+];
 const VALUES: &[&str] = &[
     "0",
     "1",
@@ -121,7 +138,13 @@ fn query(chance: &mut Chance) -> String {
 
 fn body(chance: &mut Chance) -> Vec<u8> {
     let tenant = if chance.below(2) == 0 { "brand" } else { *chance.pick(TENANTS) };
-    let valid = serde_json::json!({ "hostname": hostname(chance), "tenant": tenant }).to_string().into_bytes();
+    let valid = match chance.below(8) {
+        0 => serde_json::json!({ "key": hostname(chance), "domains": [{ "hostname": hostname(chance), "tenant": tenant }] }),
+        1 => serde_json::json!({ "url": format!("https://{}", hostname(chance)), "events": [hostname(chance)], "tenant": tenant }),
+        2 => serde_json::json!({ "url": "https://hooks.brand.test/" }),
+        _ => serde_json::json!({ "hostname": hostname(chance), "tenant": tenant }),
+    };
+    let valid = valid.to_string().into_bytes();
     match chance.below(12) {
         0 => Vec::new(),
         1 => junk(chance, 400),
@@ -209,7 +232,8 @@ async fn fuzz(api: SocketAddr, key: String, mut chance: Chance, until: Instant) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_gets_a_5xx_or_ends_the_product() {
-    let mut product = Product::start(&[]).await;
+    // Whatever URLs it thinks of, nothing is sent there.
+    let mut product = Product::start(&[("NAMEPLATE_WEBHOOKS_INTERVAL", "")]).await;
     let mut chance = Chance::seeded("no_5xx");
     let until = Instant::now() + size(Duration::from_secs(6), Duration::from_secs(90));
     let lanes = (0..4).map(|_| {

@@ -18,6 +18,7 @@ pub mod providers;
 mod renewal;
 mod route;
 mod store;
+pub mod webhooks;
 
 pub use claim::{
     Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, CertificateWay, ChallengeKind, ChallengeWay, Claim, HistoryEntry, Issuance,

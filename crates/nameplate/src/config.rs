@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) stream: bool,
     /// How often the edge looks at the index.
     pub(crate) edge_poll: Duration,
+    /// How webhooks are told.
+    pub(crate) webhooks: WebhookSettings,
     /// How long shutdown may take.
     pub(crate) drain: Duration,
     /// Faults on purpose in feed, queues and due-index, from this seed.
@@ -70,6 +72,17 @@ pub(crate) struct AwsPlaces {
     pub(crate) names: BTreeMap<String, String>,
     /// The hosted zone in which dns-01 is answered.
     pub(crate) answers_hosted_zone: Option<String>,
+}
+
+/// How webhooks are told.
+#[derive(Clone, Debug)]
+pub(crate) struct WebhookSettings {
+    /// How often new events are looked for; `None`: nobody is told.
+    pub(crate) interval: Option<Duration>,
+    /// Whether endpoints may be inside a network.
+    pub(crate) allow_private: bool,
+    /// A root certificate to trust beside the machine's.
+    pub(crate) root: Option<PathBuf>,
 }
 
 /// One CA.
@@ -368,6 +381,24 @@ impl Config {
         let grace = r.read("timer.grace", "2s", "How long the timer leaves a due domain to its own message.", duration);
         let stream = r.read("stream", "on", "Whether changes are routed at once; off leaves all to the timer.", on_off);
         let edge_poll = r.read("edge.poll", "500ms", "How often the edge looks at the index.", at_least(Duration::from_millis(50)));
+        let webhooks_interval = r.read(
+            "webhooks.interval",
+            "1s",
+            "How often new events are looked for, to tell webhooks; empty tells nobody.",
+            optional(at_least(Duration::from_millis(50))),
+        );
+        let webhooks_private = r.read(
+            "webhooks.allow_private",
+            "off",
+            "Whether webhooks may be sent to addresses that are not on the public internet.",
+            on_off,
+        );
+        let webhooks_root = r.read(
+            "webhooks.root",
+            "",
+            "A root certificate, PEM, that webhooks' endpoints may have beside the public ones.",
+            optional(parsed::<PathBuf>("a path")),
+        );
         let drain = r.read("drain", "5s", "How long stopping may take.", duration);
         let chaos = r.read(
             "chaos_seed",
@@ -434,6 +465,7 @@ impl Config {
             timer_grace: grace?,
             stream: stream?,
             edge_poll: edge_poll?,
+            webhooks: WebhookSettings { interval: webhooks_interval?, allow_private: webhooks_private?, root: webhooks_root? },
             drain: drain?,
             chaos_seed: chaos?,
         })

@@ -183,6 +183,7 @@ fn refused(answer: &Answer) -> Failure {
     let hint = match (answer.status, text("code").as_str()) {
         (StatusCode::UNAUTHORIZED, _) => Some("check NAMEPLATE_API_KEY, or the operator.key in the data folder".to_owned()),
         (_, "domain.not_found") => Some("`nameplate domains list` shows what is registered".to_owned()),
+        (_, "webhook.not_found") => Some("`nameplate webhooks list` shows them".to_owned()),
         (_, "domain.removed") => Some("`nameplate domains add` registers it anew".to_owned()),
         (_, "request.tenant_missing") => Some("add --tenant".to_owned()),
         (_, "request.invalid_cursor") => Some("leave --after out, or give the cursor with the same --tenant as before".to_owned()),
@@ -198,7 +199,7 @@ fn read_domain(body: Value) -> Result<DomainView, Failure> {
     read(body)
 }
 
-fn read<T: DeserializeOwned>(body: Value) -> Result<T, Failure> {
+pub(crate) fn read<T: DeserializeOwned>(body: Value) -> Result<T, Failure> {
     serde_json::from_value(body)
         .map_err(|error| Failure::failed(format!("the API's answer does not read: {error}"), "use one version of command and API"))
 }

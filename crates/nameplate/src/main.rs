@@ -6,6 +6,7 @@
 mod accounts;
 mod api_server;
 mod ask;
+mod beside;
 mod client;
 mod config;
 mod demo_origin;
@@ -17,10 +18,12 @@ mod explain;
 mod failure;
 mod files;
 mod home;
+mod import;
 mod limits;
 mod plan;
 mod product;
 mod screen;
+mod webhooks;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
@@ -62,6 +65,11 @@ enum Command {
     Domains(domain::DomainCommand),
     /// Prints what happened to all domains.
     Events(events::EventsCommand),
+    /// Registers many hostnames, from a file or from a Caddy.
+    Import(import::ImportCommand),
+    /// Says who is told what happens.
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhooksCommand),
     /// Shows the secret path that answers a Caddy's `ask`.
     Ask(ask::AskCommand),
     /// Edits the demo DNS of `nameplate dev`.
@@ -111,6 +119,8 @@ async fn run(arguments: Arguments, screen: &Screen) -> Result<(), Failure> {
         Command::Dev => develop(&config, screen).await,
         Command::Domains(command) => domain::run(command, &config, screen).await,
         Command::Events(command) => events::run(command, &config, screen).await,
+        Command::Import(command) => import::run(command, &config, SystemClock.now(), screen).await,
+        Command::Webhooks(command) => webhooks::run(command, &config, screen).await,
         Command::Ask(command) => ask::run(command, &config, screen).await,
         Command::Plan { file, fresh } => plan::run(&file, fresh, &config, SystemClock.now(), screen).await,
         Command::Dns(command) => dns::run(command, &config, screen).await,

@@ -28,16 +28,26 @@ pub(crate) async fn run(file: &Path, is_fresh: bool, config: &Config, now: Times
     let limits = config.acme_limits.at(config.acme.directory.as_deref());
     let (ledger, is_current) = match is_fresh {
         true => (MemoryLedger::default(), false),
-        false => match standing(&limits, &names, config, now).await {
-            Ok(ledger) => (ledger, true),
-            // Without a product running there is nothing that was used up.
-            Err(failure) if failure.exit_code == 4 => (MemoryLedger::default(), false),
-            Err(failure) => return Err(failure),
-        },
+        false => standing_or_fresh(&limits, &names, config, now).await?,
     };
     let told = forecast(&limits, ledger, &names, now).map_err(|error| Failure::failed(error.to_string(), "report this"))?;
     show(&told, &limits, is_current, now, screen);
     Ok(())
+}
+
+/// The buckets as the running product has them, and whether there is one.
+pub(crate) async fn standing_or_fresh(
+    limits: &CaLimits,
+    names: &[(Hostname, TenantId)],
+    config: &Config,
+    now: Timestamp,
+) -> Result<(MemoryLedger, bool), Failure> {
+    match standing(limits, names, config, now).await {
+        Ok(ledger) => Ok((ledger, true)),
+        // Without a product running there is nothing that was used up.
+        Err(failure) if failure.exit_code == 4 => Ok((MemoryLedger::default(), false)),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The buckets as the running product has them.
@@ -79,7 +89,7 @@ fn read(text: &str) -> Result<Vec<(Hostname, TenantId)>, Vec<String>> {
     if problems.is_empty() { Ok(names) } else { Err(problems) }
 }
 
-fn show(told: &Forecast, limits: &CaLimits, is_current: bool, now: Timestamp, screen: &Screen) {
+pub(crate) fn show(told: &Forecast, limits: &CaLimits, is_current: bool, now: Timestamp, screen: &Screen) {
     let seconds = |at: Timestamp| at.duration_since(now).as_secs().max(0);
     if screen.is_json() {
         screen.json(&json!({ "ca": limits.ca, "starts_at": now, "seconds": seconds(told.done_at), "from_current_levels": is_current, "forecast": told }));

@@ -26,7 +26,7 @@ use verify_ownership::VerifyOwnership;
 
 use crate::{
     accounts::{Issuers, Tools},
-    api_server,
+    api_server, beside,
     config::Config,
     files::{self, Endpoints},
     home::Home,
@@ -126,7 +126,7 @@ impl Product {
         let second_ca_limits =
             config.second_ca.as_ref().and_then(|second| second.directory.as_deref()).map(domains::ledger::CaLimits::of_directory);
         let lookup = Arc::new(Lookups::new(lookup));
-        let pipeline = Pipeline {
+        let mut pipeline = Pipeline {
             feed: home.feed.clone(),
             queues: home.queues.clone(),
             route: RouteChanges { queue: home.queue.clone(), clock: clock.clone() },
@@ -176,11 +176,13 @@ impl Product {
             zone: config.zone.clone(),
             looks: config.looks,
             pace: Pace::default(),
-            clock,
+            clock: clock.clone(),
             entropy: Arc::new(SystemEntropy),
             memory: Memory::default(),
         });
         api.prepare().await.map_err(|refusal| StartError::Start { what: "making the secret path of `ask`", detail: refusal.detail })?;
+        beside::start(&mut pipeline, &config.webhooks, &home, api.clone(), clock)
+            .map_err(|detail| StartError::Start { what: "telling webhooks", detail })?;
         let listener = listen(config.listen.api, "the API", "listen.api").await?;
         let api_address = local(&listener, config.listen.api);
         let api = api_server::serve(listener, api);

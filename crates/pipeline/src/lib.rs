@@ -17,6 +17,7 @@ use issue_certificate::IssueCertificate;
 use publish_site::PublishSite;
 use route_changes::RouteChanges;
 use schedule_renewals::ScheduleRenewals;
+use steps::Ticker;
 use storage::consumers::{FeedConsumer, FeedRecord, MAX_RECEIVED, Message, QueueConsumer};
 use tokio::{
     sync::{Semaphore, watch},
@@ -232,12 +233,35 @@ impl Pipeline {
 }
 
 impl Running {
+    /// Lets something else tick beside the functions, at this pace, until all of it stops.
+    pub fn tick(&mut self, ticker: Arc<dyn Ticker>, interval: Duration) {
+        self.tasks.spawn(ticker_loop(ticker, interval, self.stop.subscribe()));
+    }
+
     /// Stops receiving, lets what is being worked on finish, and says whether it did in time.
     pub async fn stop(mut self, within: Duration) -> bool {
         self.stop.send_replace(true);
         let finished = tokio::time::timeout(within, async { while self.tasks.join_next().await.is_some() {} }).await.is_ok();
         self.tasks.abort_all();
         finished
+    }
+}
+
+async fn ticker_loop(ticker: Arc<dyn Ticker>, interval: Duration, mut stopped: watch::Receiver<bool>) {
+    let step = ticker.name();
+    while !*stopped.borrow() {
+        // What a stop interrupts is done again at the next start, as after a crash.
+        let ticked = tokio::select! {
+            ticked = ticker.tick() => ticked,
+            _ = stopped.changed() => return,
+        };
+        let has_more = ticked.unwrap_or_else(|error| {
+            tracing::error!(step, %error, "this tick is made up for by the next");
+            false
+        });
+        if !has_more {
+            let _ = tokio::time::timeout(interval, stopped.changed()).await;
+        }
     }
 }
 

@@ -70,6 +70,19 @@ pub trait StepHandler: Send + Sync {
     async fn take(&self, nudge: &Nudge) -> Result<Outcome, StepFailure>;
 }
 
+/// What a clock drives rather than a queue.
+#[async_trait]
+pub trait Ticker: Send + Sync {
+    /// What it is called in logs.
+    fn name(&self) -> &'static str;
+
+    /// Does what can be done now, within a time of its own, and says whether more could be done at once.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the home cannot be asked; the next tick makes up for it.
+    async fn tick(&self) -> Result<bool, StoreError>;
+}
+
 /// Takes the step for each message of a batch and reports the failed ones.
 pub async fn handle_batch(handler: &dyn StepHandler, event: SqsEvent) -> SqsBatchResponse {
     let answers: Vec<Option<String>> =

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Api, Code, DomainView, MAX_BODY_BYTES, Refusal,
+    Api, Code, DomainView, MAX_SMALL_BODY_BYTES, Refusal,
     access::tenant_of,
     entropy::{new_claim_id, new_token},
     parameters::Parameter,
@@ -55,8 +55,8 @@ pub(crate) enum Registered {
 }
 
 pub(crate) async fn register(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
-    if asked.body.len() > MAX_BODY_BYTES {
-        let detail = format!("the body has more than {MAX_BODY_BYTES} bytes; one domain needs a hostname and a tenant");
+    if asked.body.len() > MAX_SMALL_BODY_BYTES {
+        let detail = format!("the body has more than {MAX_SMALL_BODY_BYTES} bytes; one domain needs a hostname and a tenant");
         return Err(Refusal::new(Code::TooLarge, detail));
     }
     let new: NewDomain = serde_json::from_slice(asked.body)
@@ -191,8 +191,11 @@ fn over(claim: &Claim) -> Refusal {
 }
 
 pub(crate) async fn suspend(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
-    if asked.body.len() > MAX_BODY_BYTES {
-        return Err(Refusal::new(Code::TooLarge, format!("the body has more than {MAX_BODY_BYTES} bytes; a suspension needs a reason")));
+    if asked.body.len() > MAX_SMALL_BODY_BYTES {
+        return Err(Refusal::new(
+            Code::TooLarge,
+            format!("the body has more than {MAX_SMALL_BODY_BYTES} bytes; a suspension needs a reason"),
+        ));
     }
     let new: NewSuspension = serde_json::from_slice(asked.body)
         .map_err(|error| Refusal::new(Code::InvalidBody, format!("send JSON like {{\"reason\": \"…\"}}: {error}")))?;

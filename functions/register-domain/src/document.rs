@@ -52,6 +52,8 @@ pub(crate) fn document(pace: &Pace) -> Value {
         "tags": [
             { "name": "domains", "description": "Hostnames and their walk to HTTPS." },
             { "name": "events", "description": "What happened." },
+            { "name": "webhooks", "description": "Who is told what happens." },
+            { "name": "imports", "description": "Many hostnames at once." },
             { "name": "ask", "description": "Answers for a Caddy that still serves some of the names." },
             { "name": "api", "description": "The API itself." },
         ],

@@ -9,6 +9,7 @@ mod claims;
 mod document;
 mod entropy;
 mod feed;
+mod imports;
 mod lambda;
 mod limits;
 mod operations;
@@ -17,6 +18,7 @@ mod records;
 mod refusal;
 mod routes;
 mod views;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,14 +34,19 @@ pub use ask::{AskView, Memory};
 pub use claims::DomainPage;
 pub use entropy::{Entropy, SystemEntropy};
 pub use feed::{EventPageView, ExplainedLook, HistoryPage, LooksPage};
+pub use imports::{ImportPage, ImportSummary, ImportView, Line, MAX_IMPORT_LINES, RefusedLine, Worked};
 pub use lambda::answer;
 pub use limits::{CaView, LimitView, LimitsView, WaitingView};
 pub use records::{DnsRecord, Due, Path, Purpose, records};
 pub use refusal::{Code, ProblemDocument, Refusal, refuse};
 pub use views::{AtRiskView, CertificateView, DomainView, SuspensionView};
+pub use webhooks::{DeadLetterView, WebhookPage, WebhookSecretView, WebhookStatus, WebhookView};
 
-/// The largest request body read.
-pub const MAX_BODY_BYTES: usize = 16 * 1024;
+/// The largest request body read: an import's, whose lines are kept as one document.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// The largest body of a request about one thing.
+pub(crate) const MAX_SMALL_BODY_BYTES: usize = 16 * 1024;
 
 /// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(10);

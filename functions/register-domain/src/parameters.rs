@@ -29,6 +29,8 @@ pub(crate) enum Parameter {
     Hostnames,
     /// The secret in `ask`'s path.
     Secret,
+    /// The name of an import or a webhook in a path.
+    Id,
     /// Whose domain, or whose list.
     Tenant,
     /// Which state.
@@ -52,6 +54,7 @@ impl Parameter {
             Self::Hostname => "hostname",
             Self::Hostnames => "hostnames",
             Self::Secret => "secret",
+            Self::Id => "id",
             Self::Tenant => "tenant",
             Self::State => "state",
             Self::Cursor => "cursor",
@@ -63,7 +66,7 @@ impl Parameter {
 
     /// Whether it stands in the path, and so is always there.
     pub(crate) fn is_in_path(self) -> bool {
-        matches!(self, Self::Hostname | Self::Secret)
+        matches!(self, Self::Hostname | Self::Secret | Self::Id)
     }
 
     /// The parameter in the document.
@@ -74,6 +77,7 @@ impl Parameter {
             }
             Self::Hostnames => (json!({ "type": "string" }), "Hostnames, separated by commas, whose registered domains are shown, too."),
             Self::Secret => (json!({ "type": "string", "minLength": 1, "maxLength": 100 }), "What `GET /v1/ask` shows."),
+            Self::Id => (json!({ "type": "string", "minLength": 1, "maxLength": 100 }), "The `id`, as it was answered when it was made."),
             Self::Tenant => (
                 json!({ "type": "string", "pattern": TenantId::PATTERN }),
                 "Whose. A tenant's API key needs none and may name no other; an operator names one where several tenants claim a hostname.",

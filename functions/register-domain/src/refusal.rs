@@ -55,6 +55,10 @@ codes! {
     InvalidBody = 400 "request.invalid_body",
     /// The reason is empty or longer than it may be.
     InvalidReason = 400 "request.invalid_reason",
+    /// The list or the key of an import is empty or longer than it may be.
+    InvalidImport = 400 "request.invalid_import",
+    /// The URL of a webhook or its list of events is not what it must be.
+    InvalidWebhook = 422 "request.invalid_webhook",
     /// The tenant is not a tenant's name.
     InvalidTenant = 400 "request.invalid_tenant",
     /// The state is none that a domain can have.
@@ -107,6 +111,14 @@ codes! {
     DomainBeingRemoved = 409 "domain.being_removed",
     /// The domain is removed, or is being removed.
     DomainRemoved = 409 "domain.removed",
+    /// There is no such import.
+    ImportNotFound = 404 "import.not_found",
+    /// The key of the import belongs to another list.
+    ImportKeyUsed = 409 "import.key_used",
+    /// There is no such webhook.
+    WebhookNotFound = 404 "webhook.not_found",
+    /// There are as many webhooks as are served.
+    TooManyWebhooks = 409 "webhook.too_many",
     /// The name is not owned here, or the path is not the secret one.
     AskNo = 404 "ask.no",
     /// The tenant registers domains faster than it may.

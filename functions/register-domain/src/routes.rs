@@ -8,9 +8,10 @@ use serde::Serialize;
 use crate::{
     Api, Code, Refusal,
     access::caller,
-    ask, claims, feed, limits,
+    ask, claims, feed, imports, limits,
     operations::{Access, Found, Operation, find},
-    parameters::Query,
+    parameters::{Parameter, Query},
+    webhooks,
 };
 
 /// How often a write is decided anew after other writers were first.
@@ -53,9 +54,12 @@ pub(crate) async fn route(api: &Api, request: Request<Bytes>) -> Result<Response
         return Err(Refusal::forbidden("this needs an operator's API key"));
     }
     let query = Query::read(request.uri().query(), operation.description().parameters)?;
-    let variable = percent_encoding::percent_decode_str(variable)
-        .decode_utf8()
-        .map_err(|_| Refusal::new(Code::HostnameInvalid, "the path is not UTF-8"))?;
+    let decoded = percent_encoding::percent_decode_str(variable);
+    let variable = match operation.description().parameters.contains(&Parameter::Hostname) {
+        true => decoded.decode_utf8().map_err(|_| Refusal::new(Code::HostnameInvalid, "the path is not UTF-8"))?,
+        // What is none of our names is nobody's.
+        false => decoded.decode_utf8_lossy(),
+    };
     let asked = Asked { caller: &caller, variable: &variable, query, body: request.body() };
     match operation {
         Operation::DescribeApi => Ok(with_type(StatusCode::OK, api.memory.document(&api.pace))),
@@ -69,6 +73,16 @@ pub(crate) async fn route(api: &Api, request: Request<Bytes>) -> Result<Response
         Operation::ListLooks => feed::looks(api, &asked).await,
         Operation::ListHistory => feed::history(api, &asked).await,
         Operation::ListEvents => feed::events(api, &asked).await,
+        Operation::CreateImport => imports::create(api, &asked).await,
+        Operation::ListImports => imports::list(api, &asked).await,
+        Operation::ShowImport => imports::show(api, &asked).await,
+        Operation::CreateWebhook => webhooks::create(api, &asked).await,
+        Operation::ListWebhooks => webhooks::list(api).await,
+        Operation::ShowWebhook => webhooks::show(api, &asked).await,
+        Operation::RemoveWebhook => webhooks::remove(api, &asked).await,
+        Operation::RotateWebhook => webhooks::rotate(api, &asked).await,
+        Operation::TestWebhook => webhooks::test(api, &asked).await,
+        Operation::RedeliverWebhook => webhooks::redeliver(api, &asked).await,
         Operation::ShowLimits => limits::limits(api, &asked).await,
         Operation::ShowAsk => ask::show(api).await,
         Operation::RotateAsk => ask::rotate(api).await,

@@ -1,0 +1,160 @@
+//! Many hostnames at once, and webhooks, through the real handler over a local home.
+#![allow(clippy::unwrap_used, reason = "a test may; its helpers too")]
+
+mod stand;
+
+use std::{sync::Arc, time::Duration};
+
+use domains::{BucketShape, webhooks::Webhook};
+use http::Method;
+use register_domain::{MAX_IMPORT_LINES, Pace, Worked};
+use serde_json::{Value, json};
+use stand::{OPERATOR, Stand, TENANT};
+
+const BUDGET: Duration = Duration::from_secs(20);
+
+async fn import(stand: &Stand, key: &str, body: &Value) -> Value {
+    let (status, answer) = stand.ask(Method::POST, "/v1/imports", Some(key), &body.to_string()).await;
+    assert_eq!(status, 202, "{answer}");
+    answer
+}
+
+async fn shown(stand: &Stand, key: &str, id: &str) -> Value {
+    let (status, answer) = stand.ask(Method::GET, &format!("/v1/imports/{id}"), Some(key), "").await;
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+fn counts(import: &Value) -> [u64; 4] {
+    ["left", "accepted", "already_there", "refused"].map(|name| import[name].as_u64().unwrap())
+}
+
+#[tokio::test]
+async fn every_line_is_registered_or_refused_as_if_it_had_come_alone() {
+    let stand = Stand::new().await;
+    stand.ask(Method::POST, "/v1/domains", Some(OPERATOR), r#"{"hostname":"old.client-brand.com","tenant":"brand"}"#).await;
+    stand.clock.advance(Duration::from_secs(60));
+    let hostnames = ["a.client-brand.com", "old.client-brand.com", "no host", "A.client-brand.com", "b.client-brand.com", "co.uk"];
+    let mut domains: Vec<_> = hostnames.iter().map(|hostname| json!({ "hostname": hostname, "tenant": "brand" })).collect();
+    domains.push(json!({ "hostname": "c.client-brand.com" }));
+    let begun = import(&stand, OPERATOR, &json!({ "domains": domains })).await;
+    let id = begun["id"].as_str().unwrap();
+    assert_eq!(counts(&begun), [7, 0, 0, 0]);
+    assert_eq!(stand.api.work_imports(BUDGET).await.unwrap(), Worked { lines: 7, more: false });
+    let done = shown(&stand, OPERATOR, id).await;
+    assert_eq!(counts(&done)[0], 0, "{done}");
+    assert_eq!(counts(&done)[3], 3, "{done}");
+    assert_eq!((done["waiting"].as_u64(), done["active"].as_u64()), (Some(3), Some(0)), "{done}");
+    assert!(done["ordered_by"].is_string() && done["finished_at"].is_string(), "{done}");
+    for refusal in done["refusals"].as_array().unwrap() {
+        let line = &domains[refusal["line"].as_u64().unwrap() as usize - 1];
+        let (_, alone) = stand.ask(Method::POST, "/v1/domains", Some(OPERATOR), &line.to_string()).await;
+        assert_eq!((&refusal["code"], &refusal["detail"]), (&alone["code"], &alone["detail"]), "{line}");
+    }
+    let (_, list) = stand.ask(Method::GET, "/v1/imports", Some(OPERATOR), "").await;
+    assert_eq!(list["items"][0]["id"], *id);
+
+    // Repeated while refused lines are left, it is worked off anew; what is there stays.
+    let again = import(&stand, OPERATOR, &json!({ "domains": domains })).await;
+    assert_eq!((again["id"].as_str(), again["finished_at"].is_null()), (Some(id), true));
+    stand.clock.advance(Duration::from_secs(1));
+    assert_eq!(stand.api.work_imports(BUDGET).await.unwrap().lines, 7);
+    assert_eq!(stand.api.work_imports(BUDGET).await.unwrap().lines, 0);
+    let (_, all) = stand.ask(Method::GET, "/v1/domains", Some(OPERATOR), "").await;
+    assert_eq!(all["items"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_the_same_import_and_a_key_belongs_to_one_list() {
+    let stand = Stand::new().await;
+    let one = json!({ "key": "monday", "domains": [{ "hostname": "a.client-brand.com", "tenant": "brand" }] });
+    let begun = import(&stand, OPERATOR, &one).await;
+    assert_eq!(import(&stand, OPERATOR, &one).await, begun);
+    stand.api.work_imports(BUDGET).await.unwrap();
+    let finished = import(&stand, OPERATOR, &one).await;
+    assert_eq!(counts(&finished), [0, 1, 0, 0]);
+    let other = json!({ "key": "monday", "domains": [{ "hostname": "b.client-brand.com", "tenant": "brand" }] });
+    let (status, refused) = stand.ask(Method::POST, "/v1/imports", Some(OPERATOR), &other.to_string()).await;
+    assert_eq!((status, &refused["code"]), (409, &"import.key_used".into()));
+    for wrong in [json!({ "domains": [] }), json!({ "key": "", "domains": [{ "hostname": "a.b.com" }] })] {
+        let (status, refused) = stand.ask(Method::POST, "/v1/imports", Some(OPERATOR), &wrong.to_string()).await;
+        assert_eq!((status, &refused["code"]), (400, &"request.invalid_import".into()));
+    }
+    let many: Vec<_> = (0..=MAX_IMPORT_LINES).map(|n| json!({ "hostname": format!("h{n}.client-brand.com") })).collect();
+    assert_eq!(stand.ask(Method::POST, "/v1/imports", Some(OPERATOR), &json!({ "domains": many }).to_string()).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_tenant_imports_for_itself_at_its_own_pace_and_sees_its_own_imports() {
+    let claims = BucketShape { capacity: 30, refill: Duration::from_secs(10) };
+    let stand = Stand::with(|api| api.pace = Pace { claims, ..Pace::default() }).await;
+    let mut domains: Vec<_> = (0..39).map(|n| json!({ "hostname": format!("h{n}.client-brand.com") })).collect();
+    domains.push(json!({ "hostname": "x.client-brand.com", "tenant": "other" }));
+    let id = import(&stand, TENANT, &json!({ "domains": domains })).await["id"].as_str().unwrap().to_owned();
+    let worked = stand.api.work_imports(BUDGET).await.unwrap();
+    assert!((30..39).contains(&worked.lines), "{worked:?}");
+    let waiting = shown(&stand, TENANT, &id).await;
+    assert!(waiting["waits_for"].as_str().unwrap().contains("faster than it may"), "{waiting}");
+    assert_eq!(counts(&waiting)[3], 0, "what must wait is not refused");
+    // Another's import does not wait with it.
+    let other = import(&stand, OPERATOR, &json!({ "domains": [{ "hostname": "quick.client-brand.com", "tenant": "other" }] })).await;
+    stand.api.work_imports(BUDGET).await.unwrap();
+    assert_eq!(counts(&shown(&stand, OPERATOR, other["id"].as_str().unwrap()).await), [0, 1, 0, 0]);
+    for _ in 0..20 {
+        stand.clock.advance(Duration::from_secs(10));
+        stand.api.work_imports(BUDGET).await.unwrap();
+    }
+    let done = shown(&stand, TENANT, &id).await;
+    assert_eq!(counts(&done), [0, 39, 0, 1], "{done}");
+    assert_eq!((&done["refusals"][0]["line"], &done["refusals"][0]["code"]), (&40.into(), &"auth.forbidden".into()));
+    assert_eq!(stand.ask(Method::GET, &format!("/v1/imports/{id}"), Some(OPERATOR), "").await.0, 404);
+    assert_eq!(stand.ask(Method::GET, &format!("/v1/imports/{id}?tenant=brand"), Some(OPERATOR), "").await.0, 200);
+    let (_, own) = stand.ask(Method::GET, "/v1/imports", Some(TENANT), "").await;
+    assert_eq!(own["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn two_workers_and_a_list_of_only_refused_lines_leave_one_import_finished() {
+    let stand = Arc::new(Stand::new().await);
+    let domains: Vec<_> = (0..MAX_IMPORT_LINES).map(|n| json!({ "hostname": format!("\"{}\"{n}", "\\\"é".repeat(40)) })).collect();
+    let id = import(&stand, OPERATOR, &json!({ "domains": domains })).await["id"].as_str().unwrap().to_owned();
+    let (one, other) = tokio::join!(stand.api.work_imports(BUDGET), stand.api.work_imports(BUDGET));
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    let done = shown(&stand, OPERATOR, &id).await;
+    assert_eq!(counts(&done), [0, 0, 0, MAX_IMPORT_LINES as u64]);
+    let lines: Vec<_> = done["refusals"].as_array().unwrap().iter().map(|refusal| refusal["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, (1..=MAX_IMPORT_LINES as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_webhooks_secret_is_shown_once_rotates_with_an_overlap_and_goes_with_it() {
+    use domains::Documents;
+    let stand = Stand::new().await;
+    assert_eq!(stand.ask(Method::POST, "/v1/webhooks", Some(TENANT), r#"{"url":"https://a.net/"}"#).await.0, 403);
+    for bad in [r#"{"url":"http://a.net/"}"#, r#"{"url":"https://u:p@a.net/"}"#, r#"{"url":"https://a.net/","events":["No Event"]}"#] {
+        let (status, refused) = stand.ask(Method::POST, "/v1/webhooks", Some(OPERATOR), bad).await;
+        assert_eq!((status, &refused["code"]), (422, &"request.invalid_webhook".into()), "{bad}");
+    }
+    let (status, made) = stand.ask(Method::POST, "/v1/webhooks", Some(OPERATOR), r#"{"url":"https://a.net/","tenant":"brand"}"#).await;
+    assert_eq!(status, 201);
+    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    assert!(secret.starts_with("whsec_") && secret.len() >= 6 + 32, "{secret}");
+    let path = format!("/v1/webhooks/{id}");
+    for shown in [&path, &"/v1/webhooks".to_owned()] {
+        let (status, answer) = stand.ask(Method::GET, shown, Some(OPERATOR), "").await;
+        assert!(status == 200 && !answer.to_string().contains("whsec_"), "{answer}");
+    }
+    let (_, rotated) = stand.ask(Method::POST, &format!("{path}/rotate"), Some(OPERATOR), "").await;
+    assert_ne!(rotated["secret"], made["secret"]);
+    let stored: Webhook = serde_json::from_str(&stand.home.document("webhook", id).await.unwrap().unwrap().body).unwrap();
+    assert_eq!(stored.secrets.len(), 2);
+    assert_eq!((stored.secrets[0].until, stored.secrets[1].key.as_str()), (None, secret));
+    for tail in ["/test", "/redeliver"] {
+        assert_eq!(stand.ask(Method::POST, &format!("{path}{tail}"), Some(OPERATOR), "").await.0, 202);
+    }
+    assert_eq!(stand.ask(Method::DELETE, &path, Some(OPERATOR), "").await.0, 204);
+    assert_eq!(stand.ask(Method::DELETE, &path, Some(OPERATOR), "").await.0, 404);
+    for kind in ["webhook", "webhook-progress", "webhook-wish"] {
+        assert!(stand.home.documents(kind, None, 10).await.unwrap().is_empty(), "{kind}");
+    }
+}
