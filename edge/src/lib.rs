@@ -35,5 +35,5 @@ mod watch;
 pub use certificates::DiskError;
 pub use config::Config;
 pub use drain::DrainReport;
-pub use edge::{Edge, Parts, StartError, run};
+pub use edge::{Edge, Inherited, Parts, StartError, run};
 pub use source::{Etag, Fetched, FolderSource, Source, SourceError};

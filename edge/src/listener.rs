@@ -63,6 +63,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Takes over a socket that listens already.
+pub(crate) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
 /// Accepts until told to stop; each connection takes one of `places`, and is closed at once when there is none.
 pub(crate) async fn accept<F>(listener: TcpListener, places: usize, stop: CancellationToken, over: impl Fn(), serve: F)
 where
