@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use verify_ownership::VerifyOwnership;
 
 use crate::{
-    accounts::{Issuers, Tools},
+    accounts::{CaPlace, Cas, Issuers},
     api_server,
     config::Config,
     files::{self, Endpoints},
@@ -42,6 +42,14 @@ pub(crate) enum StartError {
     File(#[from] files::FileError),
 }
 
+/// Sockets that a supervisor bound for the product; what is not among them the product binds by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    pub(crate) edge: edge::Inherited,
+    pub(crate) answers: answers::Inherited,
+    pub(crate) api: Option<std::net::TcpListener>,
+}
+
 /// Says which part did not start.
 pub(crate) fn start_failed(what: &'static str) -> impl Fn(&dyn std::error::Error) -> StartError {
     move |error| StartError::Start { what, detail: telemetry::error_chain(error) }
@@ -52,6 +60,7 @@ pub(crate) struct Ground {
     home: LocalHome,
     answers: AnswerServer,
     edge: Edge,
+    api: Option<std::net::TcpListener>,
     seal_key: SealPublicKey,
     clock: Arc<dyn Clock>,
 }
@@ -69,20 +78,21 @@ pub(crate) struct Product {
 
 impl Ground {
     /// Opens the store and starts to serve, with `origin` (`http://host:port`) behind the edge.
-    pub(crate) async fn lay(config: &Config, origin: &str) -> Result<Self, StartError> {
+    pub(crate) async fn lay(config: &Config, origin: &str, sockets: Sockets) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let home = open_home(config, clock.clone())?;
+        let Sockets { edge: edge_sockets, answers: answer_sockets, api } = sockets;
         let operator_key = operator_key(&config.data)?;
         let operator = Caller { role: Role::Operator, tenant: None };
         home.admit(&key_sha256(&operator_key), &operator).await.map_err(|error| start_failed("the store")(&error))?;
-        let answers = start_answers(config, &home).await?;
+        let answers = start_answers(config, &home, answer_sockets).await?;
         let pair = seal_key(&config.data)?;
         let seal_key = pair.public().clone();
         let mut seal_keys = SealKeys::default();
         seal_keys.insert(pair);
         let source = Arc::new(FolderSource::new(home.bucket_folder()));
-        let edge = start_edge(config, origin, source, seal_keys, clock.clone()).await?;
-        Ok(Self { home, answers, edge, seal_key, clock })
+        let edge = start_edge(config, origin, source, seal_keys, clock.clone(), edge_sockets).await?;
+        Ok(Self { home, answers, edge, api, seal_key, clock })
     }
 
     /// Where the answer zone is asked.
@@ -95,16 +105,21 @@ impl Ground {
         self.edge.http_addr.port()
     }
 
-    /// What the CAs' issuers work with.
-    pub(crate) fn tools(&self) -> Tools<'_> {
-        Tools { home: &self.home, seal_key: self.seal_key.clone(), clock: self.clock.clone() }
+    /// The store.
+    pub(crate) fn home(&self) -> &LocalHome {
+        &self.home
+    }
+
+    /// The configured CAs, of which the first is at `place`.
+    pub(crate) fn cas(&self, config: &Config, place: CaPlace) -> Result<Cas, StartError> {
+        Cas::configured(config, place, &self.seal_key, &self.clock)
     }
 }
 
 impl Product {
     /// Starts the rest: the pipeline, which asks DNS as `lookup` says and orders from `issuers`, and the API.
     pub(crate) async fn assemble(ground: Ground, config: &Config, issuers: Issuers, lookup: LookupConfig) -> Result<Self, StartError> {
-        let Ground { home, answers, edge, seal_key: _, clock } = ground;
+        let Ground { home, answers, edge, api: api_socket, seal_key: _, clock } = ground;
         // The edge answers with the first; with one key for both accounts that fits the second CA, too.
         let thumbprints = issuers.thumbprints();
         let mut policy = config.issuance;
@@ -181,7 +196,10 @@ impl Product {
             memory: Memory::default(),
         });
         api.prepare().await.map_err(|refusal| StartError::Start { what: "making the secret path of `ask`", detail: refusal.detail })?;
-        let listener = listen(config.listen.api, "the API", "listen.api").await?;
+        let listener = match api_socket {
+            Some(socket) => adopt(socket).map_err(|error| start_failed("the API")(&error))?,
+            None => listen(config.listen.api, "the API", "listen.api").await?,
+        };
         let api_address = local(&listener, config.listen.api);
         let api = api_server::serve(listener, api);
         Ok(Self { home, pipeline, edge, answers, api, api_address, drain: config.drain })
@@ -218,19 +236,30 @@ impl Product {
     }
 }
 
+/// Where the edge keeps what it serves, below the data folder.
+pub(crate) const EDGE_CACHE: &str = "edge-cache";
+
+/// Where the store is, below the data folder.
+pub(crate) const HOME: &str = "home";
+
 fn open_home(config: &Config, clock: Arc<dyn Clock>) -> Result<LocalHome, StartError> {
-    let mut local = LocalConfig::new(config.data.join("home"), clock);
+    let folder = config.data.join(HOME);
+    if storage::local::is_under_way(&folder).map_err(|error| start_failed("the store")(&error))? {
+        let detail = "its restoring from a backup did not end; run `nameplate restore` again".to_owned();
+        return Err(StartError::Start { what: "the store", detail });
+    }
+    let mut local = LocalConfig::new(folder, clock);
     local.chaos = config.chaos_seed.map(Chaos::seeded);
     LocalHome::open(local).map_err(|error| start_failed("the store")(&error))
 }
 
 /// Serves the zone with the answers of dns-01 challenges, out of the store.
-async fn start_answers(config: &Config, home: &LocalHome) -> Result<AnswerServer, StartError> {
+async fn start_answers(config: &Config, home: &LocalHome, sockets: answers::Inherited) -> Result<AnswerServer, StartError> {
     let zone = Hostname::parse_name(&config.zone.answers_zone()).map_err(|error| start_failed("the answer zone")(&error))?;
     let book = home.answer_book();
     let reader = Arc::new(move |name: &str| Held { values: book.values(name), has_below: book.has_below(name) });
     let settings = answers::Config { listen: config.listen.answers, zone, addresses: config.zone.edge_addresses.clone() };
-    AnswerServer::start(settings, reader).await.map_err(|error| StartError::Listen {
+    AnswerServer::start_on(sockets, settings, reader).await.map_err(|error| StartError::Listen {
         address: error.address,
         what: "the answer zone",
         key: "listen.answers",
@@ -244,33 +273,46 @@ async fn start_edge(
     source: Arc<FolderSource>,
     seal_keys: SealKeys,
     clock: Arc<dyn Clock>,
+    sockets: edge::Inherited,
 ) -> Result<Edge, StartError> {
     let host_and_port = origin.strip_prefix("http://").unwrap_or(origin).trim_end_matches('/');
-    let mut settings = edge::Config::on_loopback(host_and_port, config.data.join("edge-cache"));
+    let mut settings = edge::Config::on_loopback(host_and_port, config.data.join(EDGE_CACHE));
     settings.https_listen = config.listen.https;
     settings.http_listen = config.listen.http;
     settings.private_listen = config.listen.private;
     settings.refresh.poll_interval = config.edge_poll;
     settings.drain.timeout = config.drain;
-    settings.drain.grace = config.drain.min(settings.drain.grace);
+    // No load balancer sends anything after the signal: what is open may finish, and what comes waits for the next process.
+    settings.drain.grace = config.drain;
     let parts = edge::Parts { source, seal_keys, clock };
-    Edge::start(settings, parts).await.map_err(|error| start_failed("the edge")(&error))
+    Edge::start_on(sockets, settings, parts).await.map_err(|error| start_failed("the edge")(&error))
 }
 
-fn seal_key(data: &Path) -> Result<SealKeyPair, StartError> {
-    let path = data.join("keys/seal.json");
-    let unusable = |error: bundles::BundleError| StartError::Start { what: "the seal key", detail: error.to_string() };
-    match files::read(&path)? {
-        Some(json) => SealKeyPair::from_json(json.as_bytes()).map_err(unusable),
-        None => {
-            let pair = SealKeyPair::generate().map_err(unusable)?;
-            files::write_secret(&path, &pair.to_json())?;
-            Ok(pair)
-        }
+/// Where the key is that certificates' private keys are sealed to, below the data folder.
+const SEAL_KEY: &str = "keys/seal.json";
+
+fn unusable(error: bundles::BundleError) -> StartError {
+    StartError::Start { what: "the seal key", detail: error.to_string() }
+}
+
+/// The seal key, if there is one.
+pub(crate) fn read_seal_key(data: &Path) -> Result<Option<SealKeyPair>, StartError> {
+    let json = files::read(&data.join(SEAL_KEY))?;
+    json.map(|json| SealKeyPair::from_json(json.as_bytes()).map_err(unusable)).transpose()
+}
+
+/// The seal key, made where there is none.
+pub(crate) fn seal_key(data: &Path) -> Result<SealKeyPair, StartError> {
+    if let Some(pair) = read_seal_key(data)? {
+        return Ok(pair);
     }
+    let pair = SealKeyPair::generate().map_err(unusable)?;
+    files::write_secret(&data.join(SEAL_KEY), &pair.to_json())?;
+    Ok(pair)
 }
 
-fn operator_key(data: &Path) -> Result<String, StartError> {
+/// The operator's API key, made where there is none.
+pub(crate) fn operator_key(data: &Path) -> Result<String, StartError> {
     let path = files::operator_key_path(data);
     if let Some(key) = files::read(&path)? {
         return Ok(key.trim().to_owned());
@@ -280,6 +322,11 @@ fn operator_key(data: &Path) -> Result<String, StartError> {
     let key: String = std::iter::once("np_".to_owned()).chain(bytes.iter().map(|byte| format!("{byte:02x}"))).collect();
     files::write_secret(&path, key.as_bytes())?;
     Ok(key)
+}
+
+fn adopt(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 /// Binds a port, or says which key of the configuration chose it.
