@@ -9,6 +9,7 @@
 //! - [`pebble`]: another CA, for what a client must survive.
 //! - [`client`]: plain HTTP; [`visitor`]: verified HTTPS.
 //! - [`published`]: a bucket as the publisher leaves it, for a lone edge.
+//! - [`serving`]: `nameplate serve` as its operator sets it up, with [`foreign_dns`], a name server that others made.
 //! - [`origin`]: an origin of our own, which can also be spoken to by WebSocket.
 //! - [`simulation`]: the functions alone, on virtual time.
 //! - [`resolver`]: what DNS says now.
@@ -18,6 +19,7 @@
 
 pub mod chance;
 pub mod client;
+pub mod foreign_dns;
 pub mod origin;
 pub mod pebble;
 pub mod peers;
@@ -26,6 +28,7 @@ pub mod process;
 pub mod product;
 pub mod published;
 pub mod resolver;
+pub mod serving;
 pub mod simulation;
 pub mod sizes;
 pub mod tools;
