@@ -33,6 +33,18 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
 }
 
+/// Sockets that were bound before the edge started, as a supervisor holds them so that a restart refuses nobody; where there is none, the
+/// edge binds its own.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// For TLS.
+    pub https: Option<std::net::TcpListener>,
+    /// For plain HTTP.
+    pub http: Option<std::net::TcpListener>,
+    /// For health and metrics.
+    pub private: Option<std::net::TcpListener>,
+}
+
 /// Why an edge did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -111,12 +123,20 @@ impl Edge {
     /// # Errors
     /// A [`StartError`]; nothing is left running then.
     pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        Self::start_on(Inherited::default(), config, parts).await
+    }
+
+    /// The same, on sockets that are there already.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_on(sockets: Inherited, config: Config, parts: Parts) -> Result<Self, StartError> {
         if parts.seal_keys.is_empty() {
             return Err(StartError::NoSealKey);
         }
-        let https = bind("https", config.https_listen)?;
-        let http = bind("http", config.http_listen)?;
-        let private_port = bind("private", config.private_listen)?;
+        let https = bind("https", config.https_listen, sockets.https)?;
+        let http = bind("http", config.http_listen, sockets.http)?;
+        let private_port = bind("private", config.private_listen, sockets.private)?;
         let folder = config.cache_dir.clone();
         let opened = tokio::task::spawn_blocking(move || Disk::open(&folder).map(|(disk, found)| Remembered::read(disk, found)));
         let remembered = opened.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
@@ -288,7 +308,13 @@ impl Remembered {
     }
 }
 
-fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let bound = listener::bind(address).and_then(|listener| listener.local_addr().map(|address| (listener, address)));
+fn bind(
+    what: &'static str,
+    address: SocketAddr,
+    inherited: Option<std::net::TcpListener>,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = inherited
+        .map_or_else(|| listener::bind(address), listener::adopt)
+        .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
     bound.map_err(|cause| StartError::Listen { what, address, cause })
 }

@@ -35,7 +35,7 @@ mod watch;
 pub use certificates::DiskError;
 pub use config::Config;
 pub use drain::DrainReport;
-pub use edge::{Edge, Parts, StartError, run};
+pub use edge::{Edge, Inherited, Parts, StartError, run};
 #[cfg(feature = "s3")]
 pub use source::{BucketPlace, BucketSource};
 pub use source::{Etag, Fetched, FolderSource, Source, SourceError};

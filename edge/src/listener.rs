@@ -45,6 +45,10 @@ use crate::{
 /// Connections the kernel may hold ready for us.
 const BACKLOG: i32 = 4096;
 
+/// How long a connection that was just made may take to its first request while the edge leaves: hyper would close it at once, in the face of
+/// a client whose request is on its way. The answer asks to close.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// A fatal `internal_error` alert: the name is known, but there is nothing to serve it with.
 const INTERNAL_ERROR: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 80];
 
@@ -61,6 +65,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Takes over a socket that listens already.
+pub(crate) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 /// Accepts until told to stop; each connection takes one of `places`, and is closed at once when there is none.
@@ -309,6 +319,7 @@ impl Driven<'_> {
         let mut phase = self.leaving.phase.clone();
         let mut finishing: Option<&'static str> = None;
         let mut cut_off: Option<Instant> = None;
+        let mut first_request: Option<Instant> = None;
         // The edge may be leaving already.
         phase.mark_changed();
         loop {
@@ -323,10 +334,17 @@ impl Driven<'_> {
                     let now = *phase.borrow_and_update();
                     // An idle HTTP/1 connection is left open while draining: closing it could meet a request on its way. HTTP/2
                     // has GOAWAY for that.
-                    if now == Phase::Closing || (now == Phase::Draining && self.is_http2) {
+                    if now == Phase::Closing && !self.is_http2 && self.activity.requests() == 0 {
+                        first_request = Some(Instant::now() + FIRST_REQUEST);
+                        finishing = Some("leaving");
+                    } else if now == Phase::Closing || (now == Phase::Draining && self.is_http2) {
                         served.as_mut().finish();
                         finishing = (now == Phase::Closing).then_some("leaving");
                     }
+                }
+                () = sleep_until(first_request.unwrap_or_else(Instant::now)), if first_request.is_some() => {
+                    first_request = None;
+                    served.as_mut().finish();
                 }
                 () = sleep_until(cut_off.unwrap_or_else(Instant::now)), if cut_off.is_some() => return Some("unfinished"),
                 _ = look.tick() => {

@@ -10,6 +10,7 @@
 //! - [`aws`]: a stand-in for AWS; [`lambda`]: a function's program in an environment as Lambda makes it.
 //! - [`client`]: plain HTTP; [`visitor`]: verified HTTPS.
 //! - [`published`]: a bucket as the publisher leaves it, for a lone edge.
+//! - [`serving`]: `nameplate serve` as its operator sets it up, with [`foreign_dns`], a name server that others made.
 //! - [`origin`]: an origin of our own, which can also be spoken to by WebSocket.
 //! - [`receiver`]: a receiver of webhooks.
 //! - [`simulation`]: the functions alone, on virtual time.
@@ -21,6 +22,7 @@
 pub mod aws;
 pub mod chance;
 pub mod client;
+pub mod foreign_dns;
 pub mod lambda;
 #[path = "../../crates/storage/tests/stand/ministack.rs"]
 mod ministack;
@@ -33,6 +35,7 @@ pub mod product;
 pub mod published;
 pub mod receiver;
 pub mod resolver;
+pub mod serving;
 pub mod simulation;
 pub mod sizes;
 pub mod tools;

@@ -4,16 +4,21 @@ use std::{
     env,
     fs::{File, OpenOptions},
     io::Write,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
+use command_fds::{CommandFdExt, FdMapping};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, ChildStdout, Command},
 };
+
+/// The number of the first file that a supervisor hands over. Source: sd_listen_fds(3).
+const FIRST_HANDED: i32 = 3;
 
 /// How long a process may take to say that it is ready.
 const READY: Duration = Duration::from_secs(60);
@@ -46,6 +51,17 @@ pub struct Process {
 impl Process {
     /// Starts a program in `folder`; what it says on standard error is appended to `<name>.log` there.
     pub fn start(binary: &Path, arguments: &[&str], environment: &[(String, String)], folder: &Path) -> Self {
+        Self::start_with_sockets(binary, arguments, environment, folder, Vec::new())
+    }
+
+    /// The same, with sockets handed over under names, as a supervisor does (sd_listen_fds(3)).
+    pub fn start_with_sockets(
+        binary: &Path,
+        arguments: &[&str],
+        environment: &[(String, String)],
+        folder: &Path,
+        sockets: Vec<(&str, OwnedFd)>,
+    ) -> Self {
         let name = binary.file_name().unwrap().to_string_lossy();
         let log = folder.join(format!("{name}.log"));
         let mut file: File = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
@@ -59,6 +75,12 @@ impl Process {
         }
         command.args(arguments).envs(environment.iter().map(|(key, value)| (key, value))).current_dir(folder).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
+        if !sockets.is_empty() {
+            let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
+            command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+            let mappings = sockets.into_iter().zip(FIRST_HANDED..).map(|((_, parent_fd), child_fd)| FdMapping { parent_fd, child_fd });
+            command.fd_mappings(mappings.collect()).expect("no number is given twice");
+        }
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
         let stdout = child.stdout.take().map(BufReader::new);
         Self { child, _stdout: stdout, log }
@@ -79,6 +101,13 @@ impl Process {
     /// Ends it as `kill -9` does, and waits until it is gone.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it can be killed");
+    }
+
+    /// Asks it to leave, or to read its files again: a signal by its name, as `kill` takes it.
+    pub async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().await.expect("kill starts");
+        assert!(sent.success(), "process {id} took no {signal}");
     }
 
     /// Whether it still runs.

@@ -48,6 +48,15 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
 }
 
+/// Sockets that were bound before the server started, as a supervisor holds them; both or none.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// For datagrams.
+    pub udp: Option<std::net::UdpSocket>,
+    /// For connections.
+    pub tcp: Option<std::net::TcpListener>,
+}
+
 /// Why the zone is not served.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for the answer zone")]
@@ -73,8 +82,19 @@ impl AnswerServer {
     /// # Errors
     /// [`ListenError`]; nothing is left running.
     pub async fn start(config: Config, reader: Reader) -> Result<Self, ListenError> {
+        Self::start_on(Inherited::default(), config, reader).await
+    }
+
+    /// The same, on sockets that are there already.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_on(sockets: Inherited, config: Config, reader: Reader) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address: config.listen, source };
-        let (udp, tcp, address) = server::bind(config.listen).await.map_err(failed)?;
+        let (udp, tcp, address) = match (sockets.udp, sockets.tcp) {
+            (Some(udp), Some(tcp)) => server::adopt(udp, tcp).map_err(failed)?,
+            _ => server::bind(config.listen).await.map_err(failed)?,
+        };
         let zone = Zone::new(&config.zone, config.addresses, reader);
         let stop = watch::Sender::new(());
         let mut stopped = stop.subscribe();

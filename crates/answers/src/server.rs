@@ -44,6 +44,14 @@ pub(crate) async fn bind(wanted: SocketAddr) -> io::Result<(UdpSocket, TcpListen
     Err(taken)
 }
 
+/// Takes over sockets that are bound already.
+pub(crate) fn adopt(udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> io::Result<(UdpSocket, TcpListener, SocketAddr)> {
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    let address = tcp.local_addr()?;
+    Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?, address))
+}
+
 /// Starts answering.
 pub(crate) fn serve(zone: Zone, udp: UdpSocket, tcp: TcpListener) -> Server<impl RequestHandler> {
     let mut server = Server::new(Handler { zone });

@@ -3,7 +3,7 @@
 //! Arrives: chain, sealed key and tenant at the publisher; bytes at the edge. Leaves: bytes to publish; a certified key. Goes wrong:
 //! anything a faulty writer, a torn write or an intruder in the bucket can do to an object, each with its own [`BundleError`].
 
-use domains::{Hostname, SiteVersion, TenantId};
+use domains::{ClaimId, Hostname, OwnershipToken, SiteVersion, TenantId};
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,18 @@ pub struct Bundle {
     pub not_before: UnixSeconds,
     /// The leaf's last second.
     pub not_after: UnixSeconds,
+    /// The claim that proved the name, so that the bucket alone tells what a lost store knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimIdentity>,
+}
+
+/// What a customer's records say of a claim. Both stand in public DNS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimIdentity {
+    /// The claim's label, which its target and its delegation carry.
+    pub id: ClaimId,
+    /// What its TXT proof says.
+    pub token: OwnershipToken,
 }
 
 /// Says that a name is gone, so that nothing older can bring it back.
@@ -120,7 +132,7 @@ impl Bundle {
         sealed_key: SealedKey,
     ) -> Result<Self, BundleError> {
         let LeafFacts { spki_sha256, not_before, not_after, .. } = LeafFacts::of_chain(&certificate_chain)?;
-        let bundle = Self { hostname, tenant, version, certificate_chain, sealed_key, spki_sha256, not_before, not_after };
+        let bundle = Self { hostname, tenant, version, certificate_chain, sealed_key, spki_sha256, not_before, not_after, claim: None };
         bundle.check_leaf()?;
         Ok(bundle)
     }

@@ -17,7 +17,7 @@ mod names;
 mod seal;
 mod settings;
 
-pub use bundle::{Bundle, LeafFacts, MAX_SITE_BYTES, SiteObject, Tombstone, check_replacement};
+pub use bundle::{Bundle, ClaimIdentity, LeafFacts, MAX_SITE_BYTES, SiteObject, Tombstone, check_replacement};
 pub use encoding::Digest;
 pub use error::BundleError;
 pub use index::{IndexEntry, IndexShard, MAX_INDEX_BYTES, TOMBSTONE_KEPT_SECONDS, shard_of};

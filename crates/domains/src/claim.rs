@@ -69,6 +69,9 @@ pub struct Suspension {
     pub reason: String,
     /// The site version that takes the site down; `None` when there was no site yet.
     pub site_version: Option<SiteVersion>,
+    /// Whether it ends by itself once a look finds the name's records, as for a name restored from a backup.
+    #[serde(default)]
+    pub ends_when_seen: bool,
 }
 
 /// What the last look saw, for people.

@@ -4,6 +4,7 @@
 //! of the version that was read. Goes wrong: nothing here; losing the race for the write means that someone else decided first.
 
 mod failover;
+mod restoring;
 mod suspension;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use failover::{Failover, next_ca};
+pub use restoring::{Shown, ShownSite, is_seen_again, restore};
 pub use suspension::{resume, suspend};
 
 use failover::{down_since, turns_while_waiting};
@@ -368,6 +370,10 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
     };
     let leads_here = claim.last_look.as_ref().is_none_or(|look| look.routing.is_ours());
     let (proof, health_look, before, event) = match &claim.state {
+        // Not served before it is seen again, so it is looked at now.
+        State::Issuing { proof, .. } if claim.suspension.as_ref().is_some_and(|suspension| suspension.ends_when_seen) => {
+            (*proof, now, None, "certificate_recorded")
+        }
         // Whoever is to switch the name now must be told so as soon as every edge serves it.
         State::Issuing { proof, .. } if !leads_here => (*proof, after(now, settling(looks)), None, "certificate_recorded"),
         State::Issuing { proof, .. } => (*proof, after(now, looks.health), None, "certificate_recorded"),

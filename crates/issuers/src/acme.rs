@@ -11,6 +11,7 @@ mod account;
 mod check;
 mod client;
 mod config;
+mod directory;
 mod flights;
 mod pair;
 mod problems;
@@ -32,7 +33,9 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 pub use account::AcmeAccount;
+pub use check::read_issued;
 pub use config::{AcmeConfig, AcmeSetupError, ExternalAccount};
+pub use directory::CaDirectory;
 pub use pair::CaPair;
 
 use check::{Asked, check_chain, spki_sha256_of_csr};

@@ -99,7 +99,8 @@ impl Exchange {
         Err(Failure::Unreachable)
     }
 
-    async fn ask_over_tcp(&self, server: SocketAddr, question: Question<'_>, budget: &Budget) -> Result<Message, Failure> {
+    /// The same over TCP alone.
+    pub(crate) async fn ask_over_tcp(&self, server: SocketAddr, question: Question<'_>, budget: &Budget) -> Result<Message, Failure> {
         budget.take()?;
         let (query, bytes) = query_for(question)?;
         let Ok(Ok(reply)) = timeout_at(budget.until(self.query_timeout), over_tcp(server, &bytes)).await else {

@@ -24,9 +24,11 @@ mod exchange;
 mod further;
 mod global;
 mod look;
+mod question;
 mod reading;
 mod zone;
 
 pub use config::LookupConfig;
 pub use global::is_global;
 pub use look::Lookups;
+pub use question::{Asking, Wanted, ask};

@@ -141,6 +141,7 @@ fn text(data: &RData) -> Option<String> {
         RData::A(address) => Some(address.0.to_string()),
         RData::AAAA(address) => Some(address.0.to_string()),
         RData::CNAME(target) => Some(text_of(&target.0)),
+        RData::NS(server) => Some(text_of(&server.0)),
         RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
         RData::CAA(caa) => Some(format!("{} {} \"{}\"", caa.flags(), caa.tag, String::from_utf8_lossy(&caa.value))),
         RData::HTTPS(https) => Some(service(https)),

@@ -4,13 +4,67 @@
 //! value that does not read is reported at once, before anything is bound. The documentation of each key stands beside its reading, so that
 //! `nameplate config` prints what is true.
 
-use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    net::SocketAddr,
+    num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use domains::{CaChoice, CaaIssuer, ChallengeKind, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
 
 use crate::limits::{AcmeLimits, LimitsOf};
 
-/// Everything `nameplate dev` can be told.
+/// Which command is configured: its defaults, and what it must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// A demo on loopback: everything has a default.
+    Dev,
+    /// A public machine: what only its operator can know has none.
+    Serve,
+}
+
+/// What `serve` takes where `dev` has a demo's value. Waits: [`LookSchedule`] and [`IssuancePolicy`] by default.
+const SERVE_DEFAULTS: &[(&str, &str)] = &[
+    ("listen.https", "[::]:443"),
+    ("listen.http", "[::]:80"),
+    ("listen.answers", "[::]:53"),
+    ("hostnames.allow_special_use", ""),
+    ("looks.floor", "10s"),
+    ("looks.cap", "10m"),
+    ("issuance.lease", "90s"),
+    ("issuance.first_retry", "60s"),
+    ("issuance.retry_cap", "24h"),
+    ("acme.directory", STAGING),
+    ("dns.server", "system"),
+    ("timer.interval", "5s"),
+    ("timer.grace", "30s"),
+    ("edge.poll", "2s"),
+    ("drain", "10s"),
+];
+
+/// What `serve` cannot guess.
+const SERVE_NEEDS: &[&str] = &["data", "zone.name", "zone.addresses", "origin"];
+
+/// What only a demo has.
+const DEV_ONLY: &[&str] =
+    &["listen.dns", "listen.dns_admin", "listen.ca", "listen.ca_control", "listen.origin", "acme.lifetime", "chaos_seed"];
+
+/// The CAs that have a name of their own here. Source: letsencrypt.org/docs/acme-protocol-updates and /docs/staging-environment (read 2026-11).
+const LETS_ENCRYPT: (&str, &str) = ("letsencrypt", "https://acme-v02.api.letsencrypt.org/directory");
+const STAGING: &str = "letsencrypt-staging";
+const STAGING_URL: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+
+/// Where a system keeps its resolver's address.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The port name servers listen on. Source: RFC 1035, section 4.2.
+const DNS_PORT: u16 = 53;
+
+/// Everything the product can be told.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// Where all data lives.
@@ -37,6 +91,10 @@ pub(crate) struct Config {
     pub(crate) certificate_lifetime: Duration,
     /// A DNS server elsewhere; `None` starts the demo DNS.
     pub(crate) dns_server: Option<SocketAddr>,
+    /// The port of the zones' own servers.
+    pub(crate) authority_port: u16,
+    /// Whether name servers may have addresses that are not on the public internet.
+    pub(crate) allow_non_global: bool,
     /// Where requests go; `None` starts the demo origin.
     pub(crate) origin: Option<String>,
     /// How often the timer ticks; `None` turns it off.
@@ -131,6 +189,7 @@ pub(crate) struct Listen {
 pub(crate) struct ConfigProblems(pub(crate) Vec<String>);
 
 struct Reader {
+    program: Program,
     values: BTreeMap<String, (String, String)>,
     problems: Vec<String>,
     documented: Vec<Documented>,
@@ -140,6 +199,16 @@ struct Documented {
     key: &'static str,
     default: &'static str,
     meaning: &'static str,
+    is_needed: bool,
+}
+
+impl Program {
+    fn default_of(self, key: &str, default: &'static str) -> &'static str {
+        match self {
+            Self::Dev => default,
+            Self::Serve => SERVE_DEFAULTS.iter().find(|(known, _)| *known == key).map_or(default, |(_, default)| default),
+        }
+    }
 }
 
 impl Reader {
@@ -151,7 +220,20 @@ impl Reader {
         meaning: &'static str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        self.documented.push(Documented { key, default, meaning });
+        let default = self.program.default_of(key, default);
+        let is_needed = self.program == Program::Serve && SERVE_NEEDS.contains(&key);
+        self.documented.push(Documented { key, default, meaning, is_needed });
+        if is_needed && self.values.get(key).is_none_or(|(text, _)| text.is_empty()) {
+            self.values.remove(key);
+            self.problems.push(format!("{key} is missing; set it. {meaning}"));
+            return None;
+        }
+        if self.program == Program::Serve
+            && DEV_ONLY.contains(&key)
+            && let Some((_, origin)) = self.values.remove(key)
+        {
+            self.problems.push(format!("{key} ({origin}): only `nameplate dev` has it; remove it"));
+        }
         let (text, origin) = self.values.remove(key).unwrap_or_else(|| (default.to_owned(), "the default".to_owned()));
         match parse(&text) {
             Ok(value) => Some(value),
@@ -198,6 +280,32 @@ fn url(text: &str) -> Result<String, String> {
     }
 }
 
+/// A directory's URL, or one of the names that stand for one.
+fn directory(text: &str) -> Result<String, String> {
+    match text {
+        name if name == LETS_ENCRYPT.0 => Ok(LETS_ENCRYPT.1.to_owned()),
+        STAGING => Ok(STAGING_URL.to_owned()),
+        other => url(other).map_err(|why| format!("{why}, nor {} or {STAGING}", LETS_ENCRYPT.0)),
+    }
+}
+
+/// A resolver: an address with or without a port, or `system` for the one this machine uses.
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    if text != "system" {
+        let alone = || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT));
+        return text.parse().or_else(|_| alone()).map_err(|_| "not an address like 1.1.1.1 or 1.1.1.1:53, nor `system`".to_owned());
+    }
+    let file = std::fs::read_to_string(RESOLV_CONF)
+        .map_err(|error| format!("{RESOLV_CONF} does not say which resolver this machine uses ({error}); name one"))?;
+    first_name_server(&file).ok_or_else(|| format!("{RESOLV_CONF} names no resolver; name one"))
+}
+
+/// Source: resolv.conf(5): the first `nameserver` is asked first.
+fn first_name_server(file: &str) -> Option<SocketAddr> {
+    let addresses = file.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+    addresses.map(|address| SocketAddr::new(address, DNS_PORT)).next()
+}
+
 fn label(text: &str) -> Result<String, String> {
     let fine =
         (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
@@ -209,14 +317,18 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigProblems`] with everything that is wrong.
-    pub(crate) fn read(file: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigProblems> {
+    pub(crate) fn read(
+        program: Program,
+        file: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigProblems> {
         let mut problems = Vec::new();
         let mut values = BTreeMap::new();
         match file.parse::<toml::Table>() {
             Ok(table) => flatten("", &table, &mut values, &mut problems),
             Err(error) => problems.push(format!("the file is not TOML: {}", error.message())),
         }
-        let mut reader = Reader { values, problems, documented: Vec::new() };
+        let mut reader = Reader { program, values, problems, documented: Vec::new() };
         let variables: BTreeMap<String, String> = environment.into_iter().filter(|(name, _)| name.starts_with("NAMEPLATE_")).collect();
         for key in keys() {
             if let Some(value) = variables.get(&variable(key)) {
@@ -311,7 +423,7 @@ impl Config {
             "acme.second.directory",
             "",
             "The ACME directory of a second CA, for when the first is down or limited for too long.",
-            optional(url),
+            optional(directory),
         );
         let second_root = r.read(
             "acme.second.root",
@@ -343,7 +455,12 @@ impl Config {
             "How much life a certificate must keep when a limit of the first delays its renewal.",
             duration,
         );
-        let directory = r.read("acme.directory", "", "An ACME directory to use instead of the local CA.", optional(url));
+        let directory = r.read(
+            "acme.directory",
+            "",
+            "The CA: letsencrypt, letsencrypt-staging or the URL of an ACME directory; empty is the local CA of `nameplate dev`.",
+            optional(directory),
+        );
         let root = r.read(
             "acme.root",
             "",
@@ -369,7 +486,20 @@ impl Config {
             parsed::<NonZeroU32>("a whole number, 1 or more"),
         );
         let lifetime = r.read("acme.lifetime", "2160h", "How long the local CA's certificates live.", at_least(Duration::from_secs(30)));
-        let dns_server = r.read("dns.server", "", "A DNS server to ask instead of the demo DNS.", optional(address()));
+        let dns_server = r.read(
+            "dns.server",
+            "",
+            "The resolver to ask: an address, or system for the one this machine uses; empty is the demo DNS of `nameplate dev`.",
+            optional(resolver),
+        );
+        let authority_port =
+            r.read("dns.authority_port", "53", "For tests: the port of the zones' own name servers.", parsed::<NonZeroU16>("a port"));
+        let allow_non_global = r.read(
+            "dns.allow_non_global",
+            "off",
+            "For tests: whether name servers may have addresses that are not on the public internet; with it, anyone who can register a hostname can make this machine ask inside its own network.",
+            on_off,
+        );
         let origin_url =
             r.read("origin", "", "Where the edge sends requests, instead of the demo origin: http://host:port.", optional(url));
         let timer = r.read(
@@ -460,6 +590,8 @@ impl Config {
             acme_limits: AcmeLimits { of: limits?, scale: limits_scale? },
             certificate_lifetime: lifetime?,
             dns_server: dns_server?,
+            authority_port: authority_port?.get(),
+            allow_non_global: allow_non_global?,
             origin: origin_url?,
             timer: timer?,
             timer_grace: grace?,
@@ -472,13 +604,15 @@ impl Config {
     }
 
     /// A file with every key, its default and its meaning.
-    pub(crate) fn documentation() -> String {
-        let mut out = String::from(
-            "# Every key of nameplate.toml with its default.\n# An environment variable wins over the file; its name stands behind each key.\n",
+    pub(crate) fn documentation(program: Program) -> String {
+        let whose = if program == Program::Serve { "`nameplate serve`" } else { "`nameplate dev`" };
+        let mut out = format!(
+            "# Every key of nameplate.toml with its default for {whose}.\n# An environment variable wins over the file; its name stands behind each key.\n",
         );
-        let mut reader = Reader { values: BTreeMap::new(), problems: Vec::new(), documented: Vec::new() };
+        let mut reader = Reader { program, values: BTreeMap::new(), problems: Vec::new(), documented: Vec::new() };
         let _ = Self::from_reader(&mut reader);
-        let (top, mut tables): (Vec<_>, Vec<_>) = reader.documented.iter().partition(|entry| !entry.key.contains('.'));
+        let is_shown = |entry: &&Documented| program == Program::Dev || !DEV_ONLY.contains(&entry.key);
+        let (top, mut tables): (Vec<_>, Vec<_>) = reader.documented.iter().filter(is_shown).partition(|entry| !entry.key.contains('.'));
         tables.sort_by_key(|entry| entry.key.split('.').next());
         let mut section = "";
         for entry in top.into_iter().chain(tables) {
@@ -487,7 +621,11 @@ impl Config {
                 section = table;
                 out.push_str(&format!("\n[{table}]\n"));
             }
-            out.push_str(&format!("# {}  ({})\n{key} = \"{}\"\n", entry.meaning, variable(entry.key), entry.default));
+            out.push_str(&format!("# {}  ({})\n", entry.meaning, variable(entry.key)));
+            out.push_str(&match entry.is_needed {
+                true => format!("# {key} = \"\"  must be set\n"),
+                false => format!("{key} = \"{}\"\n", entry.default),
+            });
         }
         out
     }
@@ -545,7 +683,7 @@ fn external(r: &mut Reader, keys: &str, key_id: Option<String>, hmac: Option<Pat
 }
 
 fn keys() -> Vec<&'static str> {
-    let mut reader = Reader { values: BTreeMap::new(), problems: Vec::new(), documented: Vec::new() };
+    let mut reader = Reader { program: Program::Dev, values: BTreeMap::new(), problems: Vec::new(), documented: Vec::new() };
     let _ = Config::from_reader(&mut reader);
     reader.documented.into_iter().map(|entry| entry.key).collect()
 }
@@ -593,7 +731,7 @@ mod tests {
     fn every_problem_is_reported_at_once_with_where_it_came_from() {
         let file = "data = \"here\"\nspeed = 3\n[listen]\napi = \"nowhere\"\n[looks]\nfloor = \"soon\"\n";
         let environment = [("NAMEPLATE_TIMER_GRACE".to_owned(), "-3s".to_owned()), ("HOME".to_owned(), "x".to_owned())];
-        let ConfigProblems(problems) = Config::read(file, environment).unwrap_err();
+        let ConfigProblems(problems) = Config::read(Program::Dev, file, environment).unwrap_err();
         for part in ["listen.api", "looks.floor", "timer.grace = \"-3s\" (NAMEPLATE_TIMER_GRACE)", "speed (the file): there is no such key"]
         {
             assert!(problems.iter().any(|problem| problem.contains(part)), "{part} is missing in {problems:?}");
@@ -603,8 +741,8 @@ mod tests {
 
     #[test]
     fn the_printed_documentation_reads_back_as_the_defaults() {
-        let documented = Config::read(&Config::documentation(), []).unwrap();
-        let defaults = Config::read("", []).unwrap();
+        let documented = Config::read(Program::Dev, &Config::documentation(Program::Dev), []).unwrap();
+        let defaults = Config::read(Program::Dev, "", []).unwrap();
         assert_eq!(format!("{documented:?}"), format!("{defaults:?}"));
     }
 
@@ -628,7 +766,40 @@ mod tests {
 
     #[test]
     fn a_variable_wins_over_the_file() {
-        let config = Config::read("[listen]\napi = \"127.0.0.1:1\"\n", [("NAMEPLATE_LISTEN_API".into(), "127.0.0.1:2".into())]).unwrap();
+        let config =
+            Config::read(Program::Dev, "[listen]\napi = \"127.0.0.1:1\"\n", [("NAMEPLATE_LISTEN_API".into(), "127.0.0.1:2".into())])
+                .unwrap();
         assert_eq!(config.listen.api.port(), 2);
+    }
+
+    #[test]
+    fn a_public_machine_names_what_only_its_operator_knows_and_gets_nothing_of_a_demo() {
+        let ConfigProblems(problems) =
+            Config::read(Program::Serve, "[acme]\nlifetime = \"1h\"\n[dns]\nserver = \"1.1.1.1\"\n", []).unwrap_err();
+        for part in
+            ["data is missing", "zone.name is missing", "zone.addresses is missing", "origin is missing", "acme.lifetime (the file)"]
+        {
+            assert!(problems.iter().any(|problem| problem.contains(part)), "{part} is not told in {problems:?}");
+        }
+        assert_eq!(problems.len(), 5, "{problems:?}");
+    }
+
+    #[test]
+    fn a_public_machine_orders_from_staging_until_told_otherwise_and_asks_no_address_that_is_not_global() {
+        let file = "data = \"/x\"\norigin = \"http://127.0.0.1:3000\"\n[zone]\nname = \"edge.saas.net\"\naddresses = \"192.0.2.1\"\n[dns]\nserver = \"9.9.9.9\"\n";
+        let config = Config::read(Program::Serve, file, []).unwrap();
+        assert_eq!(config.acme.directory.as_deref(), Some(STAGING_URL));
+        assert_eq!((config.listen.https.port(), config.listen.http.port(), config.listen.answers.port()), (443, 80, 53));
+        assert_eq!((config.allow_non_global, config.authority_port, config.dns_server), (false, 53, "9.9.9.9:53".parse().ok()));
+        let real = Config::read(Program::Serve, &format!("{file}[acme]\ndirectory = \"letsencrypt\"\n"), []).unwrap();
+        assert_eq!(real.acme.directory.as_deref(), Some(LETS_ENCRYPT.1));
+        assert!(real.policy.allowed_special_use.is_empty());
+    }
+
+    #[test]
+    fn the_systems_resolver_is_the_first_that_its_file_names() {
+        let file = "# made by hand\nsearch lan\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n";
+        assert_eq!(first_name_server(file), "192.0.2.53:53".parse().ok());
+        assert_eq!(first_name_server("search lan\n"), None);
     }
 }

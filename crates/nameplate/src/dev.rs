@@ -9,11 +9,11 @@ use lookups::LookupConfig;
 use tokio::task::JoinHandle;
 
 use crate::{
-    accounts::{CaPlace, Issuers},
+    accounts::CaPlace,
     config::Config,
     demo_origin,
     files::Endpoints,
-    product::{Ground, Product, StartError, listen, local, start_failed},
+    product::{Ground, Product, Sockets, StartError, listen, local, start_failed},
 };
 
 /// The running product in its own world.
@@ -29,7 +29,7 @@ impl Dev {
     /// Starts everything, in the order in which the parts need each other.
     pub(crate) async fn start(config: &Config) -> Result<Self, StartError> {
         let (origin_url, origin) = start_origin(config).await?;
-        let ground = Ground::lay(config, &origin_url).await?;
+        let ground = Ground::lay(config, &origin_url, Sockets::default()).await?;
         let dns = start_dns(config, ground.answers()).await?;
         let resolver = dns.as_ref().map_or(config.dns_server, |dns| Some(dns.dns_addr())).unwrap_or(config.listen.dns);
         let ca = start_ca(config, resolver, ground.http_port()).await?;
@@ -37,7 +37,10 @@ impl Dev {
             Some(ca) => CaPlace { directory: ca.directory_url(), root_pem: Some(ca.root_pem().to_owned()) },
             None => CaPlace::of(&config.acme)?,
         };
-        let issuers = Issuers::open(config, place, &ground.tools()).await?;
+        let cas = ground.cas(config, place)?;
+        // A demo's CA is on this machine; whoever names another one agrees to its terms by that.
+        cas.make_missing_accounts().await?;
+        let issuers = cas.open(ground.answer_zone())?;
         let lookup = match config.dns_server.is_some_and(|server| !server.ip().is_loopback()) {
             true => LookupConfig::asking(resolver),
             false => LookupConfig::on_loopback(resolver),

@@ -436,7 +436,7 @@ fn to_do(domain: &DomainView, screen: &Screen) -> String {
         lines.push(format!("    {}  {:<5} {}   ({seen})", record.name, record.record_type, record.value));
     }
     if domain.records.iter().any(|record| record.due == Due::Now && record.seen != Some(true)) {
-        lines.push(format!("  next: create them at the DNS provider; here: nameplate dns set {}", domain.hostname));
+        lines.push(format!("  next: create them at the DNS provider; for `nameplate dev`: nameplate dns set {}", domain.hostname));
     }
     lines.join("\n")
 }

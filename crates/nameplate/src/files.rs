@@ -20,6 +20,13 @@ pub(crate) struct FileError {
     reason: String,
 }
 
+impl FileError {
+    /// What is in the file cannot be used.
+    pub(crate) fn unreadable(path: PathBuf, error: &dyn std::error::Error) -> Self {
+        Self { path, reason: format!("does not read: {error}") }
+    }
+}
+
 fn failed(path: &Path) -> impl Fn(io::Error) -> FileError {
     let path = path.to_owned();
     move |error| FileError { path: path.clone(), reason: error.to_string() }
@@ -32,6 +39,12 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(path)(error)),
     }
+}
+
+/// Makes a folder that only its owner may enter.
+pub(crate) fn make_private_folder(path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path))
 }
 
 /// Writes a secret whole, readable by its owner only: beside it first, then in its place, on disk before this returns.
@@ -49,7 +62,7 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     written().map_err(failed(path))
 }
 
-/// Where a running `nameplate dev` can be reached; written when it is ready.
+/// Where a running product can be reached; written when it is ready.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
     pub(crate) pid: u32,
@@ -71,7 +84,7 @@ impl Endpoints {
     pub(crate) fn load(data: &Path) -> Result<Option<Self>, FileError> {
         let path = Self::path(data);
         let Some(text) = read(&path)? else { return Ok(None) };
-        serde_json::from_str(&text).map(Some).map_err(|error| FileError { path, reason: format!("does not read: {error}") })
+        serde_json::from_str(&text).map(Some).map_err(|error| FileError::unreadable(path, &error))
     }
 
     pub(crate) fn store(&self, data: &Path) -> Result<(), FileError> {

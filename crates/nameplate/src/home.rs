@@ -19,6 +19,9 @@ use crate::{
     product::{StartError, start_failed},
 };
 
+/// Where the home on this machine is, below the data folder.
+pub(crate) const HOME: &str = "home";
+
 /// Everything that the parts of the product remember by.
 pub(crate) struct Home {
     pub(crate) table: Arc<dyn DomainTable>,
@@ -83,7 +86,12 @@ impl Home {
 }
 
 fn local(config: &Config, clock: Arc<dyn Clock>) -> Result<Home, StartError> {
-    let mut settings = LocalConfig::new(config.data.join("home"), clock);
+    let folder = config.data.join(HOME);
+    if storage::local::is_under_way(&folder).map_err(|error| start_failed("the store")(&error))? {
+        let detail = "its restoring from a backup did not end; run `nameplate restore` again".to_owned();
+        return Err(StartError::Start { what: "the store", detail });
+    }
+    let mut settings = LocalConfig::new(folder, clock);
     settings.chaos = config.chaos_seed.map(Chaos::seeded);
     let local = LocalHome::open(settings).map_err(|error| start_failed("the store")(&error))?;
     let home = Arc::new(local.clone());

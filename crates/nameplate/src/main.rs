@@ -6,12 +6,15 @@
 mod accounts;
 mod api_server;
 mod ask;
+mod backup;
 mod beside;
 mod client;
 mod config;
+mod consent;
 mod demo_origin;
 mod dev;
 mod dns;
+mod doctor;
 mod domain;
 mod events;
 mod explain;
@@ -23,6 +26,9 @@ mod limits;
 mod plan;
 mod product;
 mod screen;
+mod serve;
+mod setup;
+mod supervisor;
 mod webhooks;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -31,11 +37,13 @@ use clap::{Parser, Subcommand};
 use domains::{Clock, SystemClock};
 
 use crate::{
-    config::{Config, HomePlace},
+    config::{Config, HomePlace, Program},
     dev::Dev,
     failure::Failure,
     files::Endpoints,
+    product::Sockets,
     screen::Screen,
+    serve::Serving,
 };
 
 /// Custom domains for SaaS: every customer's own domain over HTTPS.
@@ -60,6 +68,34 @@ struct Arguments {
 enum Command {
     /// Starts the whole product on this machine: API, edge, demo DNS, local CA, demo origin.
     Dev,
+    /// Serves for real on this machine, with a public CA and public DNS.
+    Serve,
+    /// Makes keys and accounts for `serve`, once, and says which DNS records to create.
+    Setup {
+        /// Agrees to the CA's terms of service without asking.
+        #[arg(long)]
+        agree_tos: bool,
+    },
+    /// Checks what goes wrong in practice with a machine that serves, or is about to.
+    Doctor,
+    /// Copies the store to a file while the product runs.
+    Backup {
+        /// The file to write; it must not be there yet.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Puts keys and accounts in as well; the file is then as secret as they are.
+        #[arg(long)]
+        with_keys: bool,
+    },
+    /// Makes a store from a backup, in a data folder that has none; what the bucket shows is newer and wins.
+    Restore {
+        /// The backup.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Hostnames that were removed after the backup, one a line, for when the bucket is lost as well.
+        #[arg(long, value_name = "FILE")]
+        removed: Option<PathBuf>,
+    },
     /// Registers, shows and removes domains.
     #[command(subcommand)]
     Domains(domain::DomainCommand),
@@ -84,7 +120,11 @@ enum Command {
         fresh: bool,
     },
     /// Prints every configuration key with its default and its meaning.
-    Config,
+    Config {
+        /// The defaults of `serve` instead of those of `dev`.
+        #[arg(long)]
+        serve: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -93,6 +133,11 @@ fn main() -> ExitCode {
     let _moments = fail::FailScenario::setup();
     let arguments = Arguments::parse();
     let screen = Screen::new(arguments.json);
+    // Before any thread is there, since it edits the environment.
+    let sockets = match arguments.command {
+        Command::Serve => supervisor::inherited(),
+        _ => Ok(Sockets::default()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -100,7 +145,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(arguments, &screen)) {
+    let ended = sockets.and_then(|sockets| runtime.block_on(run(arguments, sockets, &screen)));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             screen.failure(&failure);
@@ -109,13 +155,26 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments, screen: &Screen) -> Result<(), Failure> {
-    if let Command::Config = arguments.command {
-        screen.text(Config::documentation().trim_end());
-        return Ok(());
+async fn run(arguments: Arguments, sockets: Sockets, screen: &Screen) -> Result<(), Failure> {
+    if let Command::Doctor = arguments.command {
+        let config = read_config(Program::Serve, arguments.config);
+        return doctor::run(config, screen).await;
     }
-    let config = read_config(arguments.config)?;
+    let program = match arguments.command {
+        Command::Config { serve } => {
+            let program = if serve { Program::Serve } else { Program::Dev };
+            screen.text(Config::documentation(program).trim_end());
+            return Ok(());
+        }
+        Command::Serve | Command::Setup { .. } | Command::Backup { .. } | Command::Restore { .. } => Program::Serve,
+        _ => Program::Dev,
+    };
+    let config = read_config(program, arguments.config)?;
     match arguments.command {
+        Command::Serve => serve_until_told(&config, sockets, screen).await,
+        Command::Backup { to, with_keys } => backup::take(&config, &to, with_keys, screen),
+        Command::Restore { from, removed } => backup::restore(&config, &from, removed.as_deref(), screen).await,
+        Command::Setup { agree_tos } => setup::run(&config, agree_tos, screen).await,
         Command::Dev => develop(&config, screen).await,
         Command::Domains(command) => domain::run(command, &config, screen).await,
         Command::Events(command) => events::run(command, &config, screen).await,
@@ -124,12 +183,12 @@ async fn run(arguments: Arguments, screen: &Screen) -> Result<(), Failure> {
         Command::Ask(command) => ask::run(command, &config, screen).await,
         Command::Plan { file, fresh } => plan::run(&file, fresh, &config, SystemClock.now(), screen).await,
         Command::Dns(command) => dns::run(command, &config, screen).await,
-        Command::Config => Ok(()),
+        Command::Config { .. } | Command::Doctor => Ok(()),
     }
 }
 
 /// The file named, or `nameplate.toml` where there is one.
-fn read_config(named: Option<PathBuf>) -> Result<Config, Failure> {
+fn read_config(program: Program, named: Option<PathBuf>) -> Result<Config, Failure> {
     let path = named.clone().unwrap_or_else(|| PathBuf::from("nameplate.toml"));
     let file = match (files::read(&path).map_err(|error| Failure::configuration(error.to_string()))?, named) {
         (Some(text), _) => text,
@@ -141,7 +200,7 @@ fn read_config(named: Option<PathBuf>) -> Result<Config, Failure> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| !own.contains(&name.as_str()));
-    Config::read(&file, environment).map_err(|problems| Failure::configuration(problems.to_string()))
+    Config::read(program, &file, environment).map_err(|problems| Failure::configuration(problems.to_string()))
 }
 
 async fn develop(config: &Config, screen: &Screen) -> Result<(), Failure> {
@@ -159,6 +218,28 @@ async fn develop(config: &Config, screen: &Screen) -> Result<(), Failure> {
     if clean {
         screen.note("Stopped. Everything is kept; start again to carry on.");
     } else {
+        screen.note("Stopped before all was finished; what is left is taken up at the next start.");
+    }
+    Ok(())
+}
+
+async fn serve_until_told(config: &Config, sockets: Sockets, screen: &Screen) -> Result<(), Failure> {
+    telemetry::init(telemetry::LogFormat::Text);
+    let mut stop = StopSignal::install().map_err(|error| Failure::failed(format!("signals cannot be watched: {error}"), "try again"))?;
+    let serving = Serving::start(config, sockets).await?;
+    supervisor::tell("READY=1");
+    let Endpoints { api, https, http, .. } = &serving.endpoints;
+    match screen.is_json() {
+        true => screen.json(&serde_json::json!({ "ready": true, "endpoints": serving.endpoints, "data": config.data })),
+        false => screen.text(&format!("Serving {https} (HTTPS) and {http} (HTTP); the API is at {api}.")),
+    }
+    stop.wait().await;
+    supervisor::tell("STOPPING=1");
+    let clean = tokio::select! {
+        clean = serving.stop() => clean,
+        () = stop.wait() => false,
+    };
+    if !clean {
         screen.note("Stopped before all was finished; what is left is taken up at the next start.");
     }
     Ok(())

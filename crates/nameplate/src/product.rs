@@ -10,7 +10,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use answers::{AnswerServer, Held};
 use bundles::{SealKeyPair, SealKeys, SealPublicKey};
-use domains::{Caller, Clock, Failover, Hostname, Issuer, Role, SystemClock};
+use domains::{AnswerZone, Caller, Clock, Failover, Hostname, Issuer, Role, SystemClock};
 use edge::{Edge, Source};
 use issue_certificate::IssueCertificate;
 use issuers::acme::CaPair;
@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use verify_ownership::VerifyOwnership;
 
 use crate::{
-    accounts::{Issuers, Tools},
+    accounts::{CaPlace, Cas, Issuers},
     api_server, beside,
     config::Config,
     files::{self, Endpoints},
@@ -43,6 +43,14 @@ pub(crate) enum StartError {
     File(#[from] files::FileError),
 }
 
+/// Sockets that a supervisor bound for the product; what is not among them the product binds by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    pub(crate) edge: edge::Inherited,
+    pub(crate) answers: answers::Inherited,
+    pub(crate) api: Option<std::net::TcpListener>,
+}
+
 /// Says which part did not start.
 pub(crate) fn start_failed(what: &'static str) -> impl Fn(&dyn std::error::Error) -> StartError {
     move |error| StartError::Start { what, detail: telemetry::error_chain(error) }
@@ -53,6 +61,7 @@ pub(crate) struct Ground {
     home: Home,
     answers: Option<AnswerServer>,
     edge: Edge,
+    api: Option<std::net::TcpListener>,
     seal_key: SealPublicKey,
     clock: Arc<dyn Clock>,
 }
@@ -70,23 +79,24 @@ pub(crate) struct Product {
 
 impl Ground {
     /// Opens the store and starts to serve, with `origin` (`http://host:port`) behind the edge.
-    pub(crate) async fn lay(config: &Config, origin: &str) -> Result<Self, StartError> {
+    pub(crate) async fn lay(config: &Config, origin: &str, sockets: Sockets) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let home = Home::open(config, clock.clone()).await?;
+        let Sockets { edge: edge_sockets, answers: answer_sockets, api } = sockets;
         let operator_key = operator_key(&config.data)?;
         let operator = Caller { role: Role::Operator, tenant: None };
         home.callers.admit(&key_sha256(&operator_key), &operator).await.map_err(|error| start_failed("the store")(&error))?;
         // A zone on AWS is served by AWS.
         let answers = match &home.local {
-            Some(local) => Some(start_answers(config, local).await?),
+            Some(local) => Some(start_answers(config, local, answer_sockets).await?),
             None => None,
         };
         let pair = seal_key(&config.data)?;
         let seal_key = pair.public().clone();
         let mut seal_keys = SealKeys::default();
         seal_keys.insert(pair);
-        let edge = start_edge(config, origin, home.source.clone(), seal_keys, clock.clone()).await?;
-        Ok(Self { home, answers, edge, seal_key, clock })
+        let edge = start_edge(config, origin, home.source.clone(), seal_keys, clock.clone(), edge_sockets).await?;
+        Ok(Self { home, answers, edge, api, seal_key, clock })
     }
 
     /// Where the answer zone is asked, if it is served here.
@@ -99,16 +109,21 @@ impl Ground {
         self.edge.http_addr.port()
     }
 
-    /// What the CAs' issuers work with.
-    pub(crate) fn tools(&self) -> Tools {
-        Tools { answers: self.home.answers.clone(), seal_key: self.seal_key.clone(), clock: self.clock.clone() }
+    /// Where dns-01 challenges are answered, if anywhere.
+    pub(crate) fn answer_zone(&self) -> Option<&Arc<dyn AnswerZone>> {
+        self.home.answers.as_ref()
+    }
+
+    /// The configured CAs, of which the first is at `place`.
+    pub(crate) fn cas(&self, config: &Config, place: CaPlace) -> Result<Cas, StartError> {
+        Cas::configured(config, place, &self.seal_key, &self.clock)
     }
 }
 
 impl Product {
     /// Starts the rest: the pipeline, which asks DNS as `lookup` says and orders from `issuers`, and the API.
     pub(crate) async fn assemble(ground: Ground, config: &Config, issuers: Issuers, lookup: LookupConfig) -> Result<Self, StartError> {
-        let Ground { home, answers, edge, seal_key: _, clock } = ground;
+        let Ground { home, answers, edge, api: api_socket, seal_key: _, clock } = ground;
         // The edge answers with the first; with one key for both accounts that fits the second CA, too.
         let thumbprints = issuers.thumbprints();
         let mut policy = config.issuance;
@@ -183,7 +198,10 @@ impl Product {
         api.prepare().await.map_err(|refusal| StartError::Start { what: "making the secret path of `ask`", detail: refusal.detail })?;
         beside::start(&mut pipeline, &config.webhooks, &home, api.clone(), clock)
             .map_err(|detail| StartError::Start { what: "telling webhooks", detail })?;
-        let listener = listen(config.listen.api, "the API", "listen.api").await?;
+        let listener = match api_socket {
+            Some(socket) => adopt(socket).map_err(|error| start_failed("the API")(&error))?,
+            None => listen(config.listen.api, "the API", "listen.api").await?,
+        };
         let api_address = local(&listener, config.listen.api);
         let api = api_server::serve(listener, api);
         Ok(Self { home, pipeline, edge, answers, api, api_address, drain: config.drain })
@@ -222,13 +240,16 @@ impl Product {
     }
 }
 
+/// Where the edge keeps what it serves, below the data folder.
+pub(crate) const EDGE_CACHE: &str = "edge-cache";
+
 /// Serves the zone with the answers of dns-01 challenges, out of the store.
-async fn start_answers(config: &Config, home: &LocalHome) -> Result<AnswerServer, StartError> {
+async fn start_answers(config: &Config, home: &LocalHome, sockets: answers::Inherited) -> Result<AnswerServer, StartError> {
     let zone = Hostname::parse_name(&config.zone.answers_zone()).map_err(|error| start_failed("the answer zone")(&error))?;
     let book = home.answer_book();
     let reader = Arc::new(move |name: &str| Held { values: book.values(name), has_below: book.has_below(name) });
     let settings = answers::Config { listen: config.listen.answers, zone, addresses: config.zone.edge_addresses.clone() };
-    AnswerServer::start(settings, reader).await.map_err(|error| StartError::Listen {
+    AnswerServer::start_on(sockets, settings, reader).await.map_err(|error| StartError::Listen {
         address: error.address,
         what: "the answer zone",
         key: "listen.answers",
@@ -242,33 +263,46 @@ async fn start_edge(
     source: Arc<dyn Source>,
     seal_keys: SealKeys,
     clock: Arc<dyn Clock>,
+    sockets: edge::Inherited,
 ) -> Result<Edge, StartError> {
     let host_and_port = origin.strip_prefix("http://").unwrap_or(origin).trim_end_matches('/');
-    let mut settings = edge::Config::on_loopback(host_and_port, config.data.join("edge-cache"));
+    let mut settings = edge::Config::on_loopback(host_and_port, config.data.join(EDGE_CACHE));
     settings.https_listen = config.listen.https;
     settings.http_listen = config.listen.http;
     settings.private_listen = config.listen.private;
     settings.refresh.poll_interval = config.edge_poll;
     settings.drain.timeout = config.drain;
-    settings.drain.grace = config.drain.min(settings.drain.grace);
+    // No load balancer sends anything after the signal: what is open may finish, and what comes waits for the next process.
+    settings.drain.grace = config.drain;
     let parts = edge::Parts { source, seal_keys, clock };
-    Edge::start(settings, parts).await.map_err(|error| start_failed("the edge")(&error))
+    Edge::start_on(sockets, settings, parts).await.map_err(|error| start_failed("the edge")(&error))
 }
 
-fn seal_key(data: &Path) -> Result<SealKeyPair, StartError> {
-    let path = data.join("keys/seal.json");
-    let unusable = |error: bundles::BundleError| StartError::Start { what: "the seal key", detail: error.to_string() };
-    match files::read(&path)? {
-        Some(json) => SealKeyPair::from_json(json.as_bytes()).map_err(unusable),
-        None => {
-            let pair = SealKeyPair::generate().map_err(unusable)?;
-            files::write_secret(&path, &pair.to_json())?;
-            Ok(pair)
-        }
+/// Where the key is that certificates' private keys are sealed to, below the data folder.
+const SEAL_KEY: &str = "keys/seal.json";
+
+fn unusable(error: bundles::BundleError) -> StartError {
+    StartError::Start { what: "the seal key", detail: error.to_string() }
+}
+
+/// The seal key, if there is one.
+pub(crate) fn read_seal_key(data: &Path) -> Result<Option<SealKeyPair>, StartError> {
+    let json = files::read(&data.join(SEAL_KEY))?;
+    json.map(|json| SealKeyPair::from_json(json.as_bytes()).map_err(unusable)).transpose()
+}
+
+/// The seal key, made where there is none.
+pub(crate) fn seal_key(data: &Path) -> Result<SealKeyPair, StartError> {
+    if let Some(pair) = read_seal_key(data)? {
+        return Ok(pair);
     }
+    let pair = SealKeyPair::generate().map_err(unusable)?;
+    files::write_secret(&data.join(SEAL_KEY), &pair.to_json())?;
+    Ok(pair)
 }
 
-fn operator_key(data: &Path) -> Result<String, StartError> {
+/// The operator's API key, made where there is none.
+pub(crate) fn operator_key(data: &Path) -> Result<String, StartError> {
     let path = files::operator_key_path(data);
     if let Some(key) = files::read(&path)? {
         return Ok(key.trim().to_owned());
@@ -278,6 +312,11 @@ fn operator_key(data: &Path) -> Result<String, StartError> {
     let key: String = std::iter::once("np_".to_owned()).chain(bytes.iter().map(|byte| format!("{byte:02x}"))).collect();
     files::write_secret(&path, key.as_bytes())?;
     Ok(key)
+}
+
+fn adopt(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 /// Binds a port, or says which key of the configuration chose it.

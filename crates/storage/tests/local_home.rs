@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -25,7 +26,7 @@ use storage::{
         fixtures::{attempt, certificate, claim, created, entry, hostname, key, nudge, owner, replaced},
     },
     consumers::{FeedConsumer, QueueConsumer},
-    local::{LocalConfig, LocalHome, OpenError, etag},
+    local::{BackupError, LocalConfig, LocalHome, OpenError, back_up, etag, is_under_way, place as make_store, read_backup, restored},
 };
 use tempfile::TempDir;
 
@@ -589,4 +590,40 @@ async fn one_name_takes_no_more_answers_than_challenges_can_be_under_way() {
     assert_eq!(values.len(), 32);
     assert!(values.contains(&"value-099".to_owned()) && !values.contains(&"value-000".to_owned()), "the oldest make room");
     assert!(home.present("c1.acme.edge.saas.net", &"x".repeat(256)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_backup_taken_beside_a_home_in_use_is_of_one_moment_and_makes_a_store_where_none_is() {
+    let (stand, place) = (LocalStand::new(None), TempDir::new().unwrap());
+    let (folder, file, other) = (place.path().join("home"), place.path().join("backup"), place.path().join("other"));
+    let home = stand.open(&folder);
+    for number in 0..50 {
+        home.commit(&created(claim(key(number), 1, stand.now()))).await.unwrap();
+    }
+    let secret = [("keys/seal.json".to_owned(), b"secret".to_vec())];
+    let facts = back_up(&folder, &file, "1.2.3", &secret, stand.now()).unwrap();
+    assert_eq!((facts.taken_at, facts.files), (stand.now(), vec!["keys/seal.json".to_owned()]));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(back_up(&folder, &file, "1.2.3", &[], stand.now()), Err(BackupError::InTheWay(_))));
+    home.commit(&created(claim(key(50), 1, stand.now()))).await.unwrap();
+    assert!(make_store(&file, &folder).is_err(), "a home in use is left alone");
+    home.close().await.unwrap();
+    assert!(matches!(make_store(&file, &folder), Err(BackupError::InTheWay(_))), "a store that is there stays");
+    let strange = place.path().join("strange");
+    fs::write(&strange, b"no database at all, and longer than a header would be, to be sure of it").unwrap();
+    assert!(matches!(read_backup(&strange), Err(BackupError::NotABackup(_))));
+
+    assert_eq!(read_backup(&file).unwrap().1, secret);
+    make_store(&file, &other).unwrap();
+    assert!(is_under_way(&other).unwrap());
+    make_store(&file, &other).unwrap();
+    restored(&other).unwrap();
+    assert!(!is_under_way(&other).unwrap());
+    let home = stand.open(&other);
+    assert_eq!(home.claims(None, None, None, 100).await.unwrap().items.len(), 50, "as of that moment");
+    assert!(home.next_batch(10, Duration::ZERO).await.unwrap().is_empty(), "what was to be routed then is found by what is due");
+    // Numbers go on where none was ever given out.
+    home.commit(&created(claim(key(51), 1, stand.now()))).await.unwrap();
+    let fed = home.next_batch(10, Duration::ZERO).await.unwrap();
+    assert!(fed[0].sequence > 1_000_000, "{}", fed[0].sequence);
 }

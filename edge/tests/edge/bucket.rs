@@ -126,7 +126,17 @@ impl Bucket {
         let (hostname, tenant) = (name(hostname), tenant(owner));
         let sealed_key = self.seal_key.seal(&hostname, &tenant, &facts.spki_sha256, key).unwrap();
         let LeafFacts { spki_sha256, not_before, not_after, .. } = facts;
-        Bundle { hostname, tenant, version: SiteVersion(version), certificate_chain: pem, sealed_key, spki_sha256, not_before, not_after }
+        Bundle {
+            hostname,
+            tenant,
+            version: SiteVersion(version),
+            certificate_chain: pem,
+            sealed_key,
+            spki_sha256,
+            not_before,
+            not_after,
+            claim: None,
+        }
     }
 
     /// Publishes a good bundle, bundle first, then index; gives the leaf's fingerprint.

@@ -3,7 +3,7 @@
 //! Arrives: a claim to the hostname. Leaves: a [`Projection`] of the hostname's present owner, whoever that is. Goes wrong: a record whose
 //! certificate is missing or does not read, which is a defect; it is never taken for a removal.
 
-use bundles::{Bundle, SealedKey, SiteObject, Tombstone};
+use bundles::{Bundle, ClaimIdentity, SealedKey, SiteObject, Tombstone};
 use domains::{Claim, ClaimKey, DomainTable, Hostname, Owner, SiteVersion, State, TenantId, Timestamp};
 use steps::StepFailure;
 
@@ -60,8 +60,11 @@ pub(crate) async fn project(table: &dyn DomainTable, claim: &Claim, now: Timesta
         let tombstone = Tombstone { hostname: hostname.clone(), version, removed_at: now.as_second() };
         return site(SiteObject::Removed(tombstone));
     }
-    let object = match owners_claim.map(|claim| claim.state) {
-        Some(State::Active { certificate, .. }) => SiteObject::Present(bundle(table, hostname, certificate.version).await?),
+    let object = match owners_claim {
+        Some(Claim { state: State::Active { certificate, .. }, claim_id: id, token, .. }) => {
+            let bundle = bundle(table, hostname, certificate.version).await?;
+            SiteObject::Present(Bundle { claim: Some(ClaimIdentity { id, token }), ..bundle })
+        }
         _ => SiteObject::Removed(tombstone(&owner, now)),
     };
     site(object)

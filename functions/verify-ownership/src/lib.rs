@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domains::{
-    Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, LookSchedule, Nudge, OwnershipLookup, Step, ZoneSettings, decide, judge,
+    Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, Judgement, LookSchedule, Nudge, OwnershipLookup, State, Step,
+    ZoneSettings, decide, judge,
 };
 use steps::{Outcome, StepFailure, StepHandler, keep_look};
 
@@ -60,7 +61,10 @@ impl StepHandler for VerifyOwnership {
             let change = decide::after_look(&claim, owner.as_ref(), rival.as_ref(), &judgement, &self.looks, looked_at, now);
             let Some(change) = change else { return Ok(Outcome::Nothing("nothing to look for in this state")) };
             match self.table.commit(&change).await {
-                Ok(()) => return Ok(Outcome::Recorded(judgement.finding.as_ref().map_or("looked", |finding| finding.code.as_str()))),
+                Ok(()) => {
+                    self.return_to_service(&key, &judgement).await?;
+                    return Ok(Outcome::Recorded(judgement.finding.as_ref().map_or("looked", |finding| finding.code.as_str())));
+                }
                 Err(CommitError::Store(error)) => return Err(error.into()),
                 Err(CommitError::Conflict) => {}
             }
@@ -75,6 +79,21 @@ impl StepHandler for VerifyOwnership {
 }
 
 impl VerifyOwnership {
+    /// A claim restored from a backup is served again once its records were seen. Losing a race is no harm: the next look does it.
+    async fn return_to_service(&self, key: &ClaimKey, judgement: &Judgement) -> Result<(), StepFailure> {
+        let Some(claim) = self.table.claim(key).await?.filter(|claim| decide::is_seen_again(claim, judgement)) else { return Ok(()) };
+        let State::Active { certificate, .. } = &claim.state else { return Ok(()) };
+        let stored = self.table.certificate(&key.hostname, certificate.version).await?;
+        let owner = self.table.owner(&key.hostname).await?;
+        match decide::resume(&claim, owner.as_ref(), stored.as_ref(), self.clock.now()) {
+            Some(change) => match self.table.commit(&change).await {
+                Err(CommitError::Store(error)) => Err(error.into()),
+                Ok(()) | Err(CommitError::Conflict) => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
     async fn rival(&self, key: &ClaimKey, owner: Option<&domains::TenantId>) -> Result<Option<Claim>, StepFailure> {
         match owner.filter(|tenant| **tenant != key.tenant) {
             Some(tenant) => {

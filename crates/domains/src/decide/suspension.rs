@@ -39,7 +39,7 @@ pub fn suspend(claim: &Claim, owner: Option<&Owner>, reason: &str, now: Timestam
     let since = before.map_or(now, |suspension| suspension.since);
     let site_version = site.as_ref().map(|site| site.item.site_version).or(before.and_then(|suspension| suspension.site_version));
     let mut change = rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, Some("suspended"));
-    change.claims[0].item.suspension = Some(Suspension { since, reason: reason.to_owned(), site_version });
+    change.claims[0].item.suspension = Some(Suspension { since, reason: reason.to_owned(), site_version, ends_when_seen: false });
     change.history[0].detail = Some(reason.to_owned());
     change.owner = site;
     Some(change)

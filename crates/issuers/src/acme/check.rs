@@ -93,6 +93,20 @@ pub(crate) fn check_chain(pem: &str, asked: &Asked<'_>) -> Result<Issued, Differ
     })
 }
 
+/// What a chain that was checked before says of itself; `None` when it does not read. Nothing is judged.
+pub fn read_issued(pem: &str) -> Option<Issued> {
+    let chain = read_chain(pem).ok()?;
+    let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
+    let moment = |at: i64| Timestamp::from_second(at).ok();
+    Some(Issued {
+        chain: pem.to_owned(),
+        serial: hex(leaf.raw_serial()),
+        not_before: moment(leaf.validity().not_before.timestamp())?,
+        not_after: moment(leaf.validity().not_after.timestamp())?,
+        ari_id: CertificateIdentifier::try_from(&chain[0]).ok().map(|id| id.to_string()),
+    })
+}
+
 /// SHA-256 of the SubjectPublicKeyInfo in a CSR, hex; `None` when it is not a CSR.
 pub(crate) fn spki_sha256_of_csr(der: &[u8]) -> Option<String> {
     match X509CertificationRequest::from_der(der) {

@@ -190,7 +190,7 @@ pub enum AcmeSetupError {
         configured: String,
     },
     /// The CA refused, or could not be reached.
-    #[error("the CA gave no account")]
+    #[error("the CA did not do what was asked")]
     Ca(#[source] IssueError),
 }
 

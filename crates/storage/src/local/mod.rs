@@ -11,6 +11,7 @@
 //! ```
 
 mod answers;
+mod backup;
 mod bucket;
 mod chaos;
 mod database;
@@ -38,6 +39,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 pub use answers::AnswerBook;
+pub use backup::{BackupError, BackupFacts, CarriedFile, Vitals, back_up, is_under_way, place, read_backup, restored, vitals};
 pub use bucket::etag;
 pub use chaos::Chaos;
 

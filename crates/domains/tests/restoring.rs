@@ -1,0 +1,199 @@
+//! A backup restored beside what the bucket shows: nothing is issued again, and nothing that went comes back.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use domains::{
+    Claim, ClaimId, ClaimKey, Delegation, Hostname, IssuancePolicy, Issued, Judgement, LookSchedule, OrderPlan, Owner, OwnershipToken,
+    PreparedKey, Proof, Publication, RemovalReason, Routing, SiteVersion, State, Step, StoredCertificate, TenantId, Timestamp,
+    decide::{self, Shown, ShownSite},
+};
+
+const DAY: u64 = 86_400;
+
+fn at(seconds: u64) -> Timestamp {
+    "2026-11-24T10:00:00Z".parse::<Timestamp>().unwrap().checked_add(Duration::from_secs(seconds)).unwrap()
+}
+
+fn hostname() -> Hostname {
+    Hostname::parse_name("shop.brand.com").unwrap()
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).unwrap()
+}
+
+fn look(routing: Routing) -> Judgement {
+    let (proof, delegation) = (Some(Proof::RoutingRecord), Delegation::None);
+    Judgement { proof, routing, delegation, txt_values: Vec::new(), finding: None, obstacle: None, advice: None }
+}
+
+fn registered(tenant_name: &str) -> Claim {
+    let key = ClaimKey { hostname: hostname(), tenant: tenant(tenant_name) };
+    let (id, token) = (ClaimId::parse("k3q9x2").unwrap(), OwnershipToken::parse("np-verify=5f3a").unwrap());
+    decide::register(key, id, token, None, &LookSchedule::default(), at(0)).claims[0].item.clone()
+}
+
+/// Proved, and an order whose URL is known.
+fn ordering() -> (Claim, Owner) {
+    let looks = LookSchedule::default();
+    let change = decide::after_look(&registered("brand"), None, None, &look(Routing::OurTarget), &looks, at(5), at(5)).unwrap();
+    let (claim, owner) = (change.claims[0].item.clone(), change.owner.unwrap().item);
+    let key = PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: "ab".into() };
+    let policy = IssuancePolicy::default();
+    let claim = decide::lease_issuance(&claim, Some((key, OrderPlan::default())), &policy, at(6)).unwrap().claims[0].item.clone();
+    let claim = decide::record_order(&claim, "https://ca.test/order/1", &policy, at(7)).unwrap().claims[0].item.clone();
+    (claim, owner)
+}
+
+fn issued(serial: &str, from: Timestamp) -> Issued {
+    let not_after = from.checked_add(Duration::from_secs(90 * DAY)).unwrap();
+    Issued { chain: "chain".into(), serial: serial.into(), not_before: from, not_after, ari_id: None }
+}
+
+/// Issued and published.
+fn served() -> (Claim, Owner, StoredCertificate) {
+    let (claim, owner) = ordering();
+    let change = decide::record_certificate(&claim, &owner, &issued("01", at(8)), &LookSchedule::default(), at(8)).unwrap();
+    let (claim, owner) = (change.claims[0].item.clone(), change.owner.unwrap().item);
+    let change = decide::record_publication(&claim, Some(&tenant("brand")), owner.site_version, at(9)).unwrap();
+    let stored = StoredCertificate {
+        hostname: hostname(),
+        tenant: tenant("brand"),
+        version: owner.site_version,
+        chain: "chain".into(),
+        sealed_key: "sealed".into(),
+        spki_sha256: "ab".into(),
+    };
+    (change.claims[0].item.clone(), owner, stored)
+}
+
+fn site(tenant_name: &str, version: u64, claim: Option<(&str, &str)>) -> Shown {
+    Shown::Site(Box::new(ShownSite {
+        tenant: tenant(tenant_name),
+        version: SiteVersion(version),
+        issued: issued("99", at(DAY / 2)),
+        sealed_key: "sealed later".into(),
+        spki_sha256: "cd".into(),
+        claim: claim.map(|(id, token)| (ClaimId::parse(id).unwrap(), OwnershipToken::parse(token).unwrap())),
+    }))
+}
+
+fn restore(owner: Option<&Owner>, claims: &[Claim], shown: Option<&Shown>) -> Option<domains::Change> {
+    decide::restore(&hostname(), owner, claims, shown, at(60), at(DAY))
+}
+
+#[test]
+fn what_the_bucket_shows_as_the_backup_knows_it_stays_as_it_is() {
+    let (claim, owner, _) = served();
+    assert_eq!(restore(Some(&owner), &[claim], Some(&site("brand", owner.site_version.0, None))), None);
+}
+
+#[test]
+fn a_certificate_of_after_the_backup_is_taken_over_and_nothing_is_ordered() {
+    let (ordering, owner) = ordering();
+    let (served, owner_of_served, _) = served();
+    for (claim, owner) in [(ordering, owner), (served.clone(), owner_of_served)] {
+        let version = owner.site_version.0 + 1;
+        let change = restore(Some(&owner), std::slice::from_ref(&claim), Some(&site("brand", version, None))).unwrap();
+        let after = &change.claims[0].item;
+        let State::Active { certificate, publication, renewal, .. } = &after.state else { panic!("{:?}", after.state) };
+        assert_eq!((certificate.serial.as_str(), certificate.version), ("99", SiteVersion(version)));
+        assert!(renewal.issuance.attempt.is_none() && renewal.issuance.next_look > at(30 * DAY), "{renewal:?}");
+        assert!(matches!(publication, Publication::Done { .. }));
+        assert_eq!(change.certificate.unwrap().sealed_key, "sealed later");
+        let owner_after = change.owner.unwrap();
+        assert_eq!((owner_after.expected, owner_after.item.site_version), (Some(owner.version), SiteVersion(version)));
+    }
+    let change = restore(Some(&served_owner()), &[served], Some(&site("brand", 9, None))).unwrap();
+    assert_eq!(change.dropped_certificates.len(), 1, "the certificate of before the renewal goes");
+}
+
+fn served_owner() -> Owner {
+    served().1
+}
+
+#[test]
+fn a_claim_of_after_the_backup_comes_from_its_site_with_the_records_its_customer_has() {
+    let change = restore(None, &[], Some(&site("late", 2, Some(("q7w8e9", "np-verify=77aa"))))).unwrap();
+    let claim = &change.claims[0];
+    assert_eq!((claim.expected, claim.item.claim_id.as_str()), (None, "q7w8e9"));
+    assert!(matches!(claim.item.state, State::Active { .. }) && claim.item.is_due(Step::VerifyOwnership, at(DAY)));
+    // Without the claim in it nothing is invented; its version is kept, so that whoever comes next is newer.
+    let change = restore(None, &[], Some(&site("late", 2, None))).unwrap();
+    assert!(change.claims.is_empty());
+    assert_eq!(change.owner.unwrap().item.site_version, SiteVersion(2));
+}
+
+#[test]
+fn a_name_that_went_after_the_backup_stays_gone() {
+    let (claim, owner, _) = served();
+    let gone = Shown::Gone { version: SiteVersion(owner.site_version.0 + 1) };
+    let change = restore(Some(&owner), &[claim], Some(&gone)).unwrap();
+    assert_eq!(change.claims[0].item.state, State::Removed { reason: RemovalReason::Requested });
+    assert_eq!(change.dropped_certificates.len(), 1);
+    assert_eq!(change.owner.unwrap().item.tenant, None);
+    // Proved and gone again since: whoever waited then does not prove it anew with a record that was left behind.
+    let change = restore(None, &[registered("brand")], Some(&Shown::Gone { version: SiteVersion(3) })).unwrap();
+    assert!(change.claims[0].item.is_removed());
+    // Another tenant, who waits for a name that was somebody's, goes on waiting.
+    let (claim, owner, _) = served();
+    let change = restore(Some(&owner), &[claim, registered("rival")], Some(&gone)).unwrap();
+    assert_eq!(change.claims.len(), 1);
+}
+
+#[test]
+fn a_name_that_changed_hands_after_the_backup_is_its_new_owners() {
+    let (claim, owner, _) = served();
+    let shown = site("rival", owner.site_version.0 + 2, Some(("q7w8e9", "np-verify=77aa")));
+    let change = restore(Some(&owner), &[claim, registered("rival")], Some(&shown)).unwrap();
+    let state = |name: &str| change.claims.iter().find(|put| put.item.key.tenant == tenant(name)).unwrap().item.clone();
+    assert!(matches!(state("rival").state, State::Active { .. }));
+    assert_eq!(state("rival").claim_id.as_str(), "q7w8e9");
+    assert_eq!(state("brand").state, State::Removed { reason: RemovalReason::Transferred });
+    assert_eq!(change.owner.unwrap().item.tenant, Some(tenant("rival")));
+}
+
+#[test]
+fn without_a_trace_a_name_is_served_only_once_it_is_seen_again_and_with_the_certificate_it_had() {
+    let (claim, owner, stored) = served();
+    let change = restore(Some(&owner), &[claim], None).unwrap();
+    let withheld = change.claims[0].item.clone();
+    assert!(withheld.suspension.as_ref().unwrap().ends_when_seen);
+    assert!(withheld.is_due(Step::VerifyOwnership, at(DAY)) && !withheld.is_due(Step::PublishSite, at(2 * DAY)));
+    assert!(!withheld.is_due(Step::IssueCertificate, at(89 * DAY)), "what is not served is not renewed");
+    assert!(!decide::is_seen_again(&withheld, &look(Routing::Elsewhere)) && !decide::is_seen_again(&withheld, &look(Routing::Unknown)));
+    assert!(decide::is_seen_again(&withheld, &look(Routing::OurTarget)));
+    let back = decide::resume(&withheld, Some(&owner), Some(&stored), at(DAY)).unwrap();
+    let State::Active { certificate, .. } = &back.claims[0].item.state else { panic!("{:?}", back.claims[0].item.state) };
+    assert_eq!(certificate.serial, "01");
+}
+
+#[test]
+fn an_order_under_way_keeps_its_url_and_its_certificate_waits_to_be_seen() {
+    let (claim, owner) = ordering();
+    let change = restore(Some(&owner), &[claim], None).unwrap();
+    let withheld = &change.claims[0].item;
+    assert_eq!(withheld.issuance().unwrap().attempt.as_ref().unwrap().order_url.as_deref(), Some("https://ca.test/order/1"));
+    let change = decide::record_certificate(withheld, &owner, &issued("02", at(DAY)), &LookSchedule::default(), at(DAY)).unwrap();
+    let recorded = &change.claims[0].item;
+    assert!(recorded.suspension.is_some() && recorded.is_due(Step::VerifyOwnership, at(DAY)));
+}
+
+#[test]
+fn a_suspension_of_the_operators_ends_with_no_look() {
+    let (claim, owner, _) = served();
+    let suspended = decide::suspend(&claim, Some(&owner), "unpaid", at(20)).unwrap();
+    let (claim, owner) = (suspended.claims[0].item.clone(), suspended.owner.unwrap().item);
+    let change = restore(Some(&owner), &[claim], None).unwrap();
+    let restored = &change.claims[0].item;
+    assert_eq!(restored.suspension.as_ref().unwrap().reason, "unpaid");
+    assert!(!decide::is_seen_again(restored, &look(Routing::OurTarget)));
+}
+
+#[test]
+fn a_bucket_that_is_behind_gets_what_the_backup_has() {
+    let (claim, owner, _) = served();
+    let change = restore(Some(&owner), &[claim], Some(&site("brand", owner.site_version.0 - 1, None))).unwrap();
+    assert!(change.claims[0].item.is_due(Step::PublishSite, at(DAY)) && change.certificate.is_none());
+}

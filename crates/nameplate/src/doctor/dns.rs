@@ -1,0 +1,106 @@
+//! Whether DNS says of this installation what it must: the resolver, the wildcard of targets, the delegation of the answer zone.
+
+use std::net::{IpAddr, SocketAddr};
+
+use domains::{Answer, Failure};
+use lookups::{Asking, Wanted, ask};
+
+use super::Check;
+use crate::{config::Config, files::Endpoints};
+
+pub(super) async fn check(config: &Config, running: Option<&Endpoints>) -> Vec<Check> {
+    let Some(resolver) = config.dns_server else {
+        return vec![Check::failed("resolver", "none is configured", "set dns.server to a resolver's address, or to system")];
+    };
+    let zone = &config.zone;
+    let here: Vec<String> = zone.edge_addresses.iter().map(ToString::to_string).collect();
+    // Nobody has this label, so only the wildcard can answer.
+    let target = format!("doctor-looks.{}", zone.targets_zone());
+    let mut found = Vec::new();
+    for (wanted, is_kind) in [(Wanted::A, IpAddr::is_ipv4 as fn(&IpAddr) -> bool), (Wanted::Aaaa, IpAddr::is_ipv6)] {
+        match ask(resolver, Asking::Resolver, &target, wanted).await {
+            Answer::Failed(failure) => {
+                return vec![Check::failed(
+                    "resolver",
+                    format!("{resolver} does not answer for {target}: {}", words(&failure)),
+                    "name another resolver as dns.server, or ask your DNS provider what is wrong with the zone",
+                )];
+            }
+            answer => found.push((is_kind, answer.records().to_vec())),
+        }
+    }
+    let mut checks = vec![Check::fine("resolver", format!("{resolver} answers"))];
+    let seen: Vec<String> = found.iter().flat_map(|(_, records)| records.clone()).collect();
+    let missing: Vec<String> = here.iter().filter(|address| !seen.contains(address)).cloned().collect();
+    let foreign: Vec<String> = seen.iter().filter(|address| !here.contains(address)).cloned().collect();
+    checks.push(if missing.is_empty() && foreign.is_empty() {
+        Check::fine("targets", format!("*.{} leads to {}", zone.targets_zone(), here.join(", ")))
+    } else {
+        Check::failed(
+            "targets",
+            format!("{target} leads to [{}], and zone.addresses is [{}]", seen.join(", "), here.join(", ")),
+            format!("create A and AAAA records for *.{} with exactly these addresses, or mend zone.addresses", zone.targets_zone()),
+        )
+    });
+    checks.extend(answers(config, resolver, running).await);
+    checks
+}
+
+async fn answers(config: &Config, resolver: SocketAddr, running: Option<&Endpoints>) -> Vec<Check> {
+    let zone = config.zone.answers_zone();
+    if running.is_none() {
+        return vec![Check::look(
+            "answer zone",
+            format!("{zone} is answered for once the product runs"),
+            "start it, then ask the doctor again",
+        )];
+    }
+    let mut checks = Vec::new();
+    for (asking, over) in [(Asking::AuthorityOverUdp, "UDP"), (Asking::AuthorityOverTcp, "TCP")] {
+        for address in &config.zone.edge_addresses {
+            let server = SocketAddr::new(*address, config.listen.answers.port());
+            let answer = ask(server, asking, &zone, Wanted::Ns).await;
+            checks.push(match answer.records() {
+                [_, ..] => Check::fine("answer zone", format!("{server} answers for {zone} over {over}")),
+                [] => Check::failed(
+                    "answer zone",
+                    format!("{server} does not answer for {zone} over {over}: {}", told(&answer)),
+                    format!("open port {} for {over} in every firewall on the way, and check listen.answers", server.port()),
+                ),
+            });
+        }
+    }
+    let delegated = ask(resolver, Asking::Resolver, &zone, Wanted::Ns).await;
+    let server = format!("ns1.{zone}");
+    checks.push(if delegated.records().contains(&server) {
+        Check::fine("delegation", format!("{zone} is delegated to this machine"))
+    } else {
+        Check::failed(
+            "delegation",
+            format!("{resolver} finds no way to {zone}: {}", told(&delegated)),
+            format!("create the records {zone} NS {server} and an address for {server} in the zone above; `nameplate setup` prints them"),
+        )
+    });
+    checks
+}
+
+fn told(answer: &Answer) -> String {
+    match answer {
+        Answer::Failed(failure) => words(failure),
+        Answer::NxDomain => "the name does not exist".to_owned(),
+        Answer::NoData => "there is no such record".to_owned(),
+        Answer::Records(records) => records.join(", "),
+    }
+}
+
+fn words(failure: &Failure) -> String {
+    match failure {
+        Failure::Servfail => "SERVFAIL".to_owned(),
+        Failure::Refused => "REFUSED".to_owned(),
+        Failure::Unreachable => "no answer".to_owned(),
+        Failure::Malformed { detail } => detail.clone(),
+        Failure::NotGlobal => "an address that is not on the public internet".to_owned(),
+        Failure::NoAddress => "a server without an address".to_owned(),
+        Failure::BudgetSpent => "no answer in time".to_owned(),
+    }
+}

@@ -1,0 +1,170 @@
+//! `nameplate serve` as a new operator meets it, with a foreign name server and Pebble; then a backup, a loss, and a restore.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use system_tests::{serving::Machine, waiting::until};
+
+/// What a busy machine may take for a certificate.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn verdicts(report: &Value, verdict: &str) -> Vec<String> {
+    let checks = report["checks"].as_array().expect("checks").iter().filter(|check| check["verdict"] == verdict);
+    checks.map(|check| format!("{}: {}", check["check"], check["saw"])).collect()
+}
+
+fn fine(report: &Value, what: &str) -> bool {
+    report["checks"].as_array().expect("checks").iter().any(|check| check["check"] == what && check["verdict"] == "fine")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_operator_follows_the_guide_from_an_empty_folder_to_verified_https() {
+    let mut machine = Machine::prepare().await;
+    let refused = machine.run(&["serve"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(64), "{said}");
+    assert!(said.contains("nameplate setup"), "{said}");
+    let unasked = machine.run(&["setup"]).await;
+    let said = String::from_utf8_lossy(&unasked.stderr).into_owned();
+    assert!(!unasked.status.success() && said.contains("--agree-tos"), "{said}");
+    assert_eq!(machine.pebble.requests("sign-me-up"), 0, "no account is made before somebody agrees");
+
+    machine.follow_setup().await;
+    let report = machine.done(&["--json", "doctor"]).await;
+    assert!(["clock", "account", "targets", "terms"].iter().all(|what| fine(&report, what)), "{report}");
+    machine.serve().await;
+    let report = machine.done(&["--json", "doctor"]).await;
+    assert!(["answer zone", "delegation", "edge", "challenges", "queues"].iter().all(|what| fine(&report, what)), "{report}");
+    assert!(verdicts(&report, "failed").is_empty(), "{report}");
+
+    machine.add("shop.brand.test").await;
+    machine.served("shop.brand.test", PATIENCE).await;
+    assert_eq!(machine.issued(), 1, "the CA's log is {}", machine.pebble.log.display());
+
+    // What the doctor is for: the wildcard goes, and he says so.
+    machine.dns.remove("*.t.edge.saas.test").await;
+    let ill = machine.run(&["--json", "doctor"]).await;
+    assert_eq!(ill.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&ill.stdout).unwrap();
+    assert!(verdicts(&report, "failed").iter().any(|check| check.contains("targets")), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_backup_issues_nothing_again_and_brings_nothing_back() {
+    let mut machine = Machine::set_up().await;
+    machine.serve().await;
+    let kept = machine.add("keep.brand.test").await;
+    machine.add("gone.brand.test").await;
+    for name in ["keep.brand.test", "gone.brand.test"] {
+        machine.served(name, PATIENCE).await;
+    }
+    let backup = machine.folder().join("backup");
+    let file = backup.to_str().unwrap();
+    machine.done(&["--json", "backup", "--with-keys", "--to", file]).await;
+
+    // After the backup: one name comes, one goes.
+    machine.add("late.brand.test").await;
+    let late = machine.served("late.brand.test", PATIENCE).await.serial;
+    let keep = machine.served("keep.brand.test", PATIENCE).await.serial;
+    machine.done(&["--json", "domains", "remove", "gone.brand.test", "--tenant", "brand", "--wait"]).await;
+    machine.refused("gone.brand.test", PATIENCE).await;
+    assert_eq!(machine.issued(), 3);
+
+    // The store is lost, the bucket is not.
+    machine.kill().await;
+    let home = machine.data().join("home");
+    let refused = machine.run(&["restore", "--from", file]).await;
+    assert!(!refused.status.success(), "a store that is there is not replaced");
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(home.join(format!("home.sqlite3{ending}")));
+    }
+    let told = machine.done(&["--json", "restore", "--from", file]).await;
+    assert_eq!(told["taken_over"], serde_json::json!(["late.brand.test"]), "{told}");
+    assert_eq!(told["gone"], serde_json::json!(["gone.brand.test"]), "{told}");
+    assert_eq!(told["withheld"], serde_json::json!([]), "{told}");
+    machine.serve().await;
+    assert_eq!(machine.served("late.brand.test", PATIENCE).await.serial, late);
+    assert_eq!(machine.served("keep.brand.test", PATIENCE).await.serial, keep);
+    settled(&machine, &["late.brand.test", "keep.brand.test"]).await;
+    assert_eq!(machine.domain("gone.brand.test").await["state"], "removed");
+    machine.refused("gone.brand.test", Duration::ZERO).await;
+    assert_eq!(machine.issued(), 3, "nothing is issued again; the CA's log is {}", machine.pebble.log.display());
+
+    // Everything is lost but the backup, and a customer's old record still leads here.
+    machine.kill().await;
+    std::fs::remove_dir_all(machine.data()).unwrap();
+    let removed = machine.folder().join("removed");
+    std::fs::write(&removed, "gone.brand.test\n").unwrap();
+    let told = machine.done(&["--json", "restore", "--from", file, "--removed", removed.to_str().unwrap()]).await;
+    assert_eq!(
+        (told["gone"].clone(), told["withheld"].clone()),
+        (serde_json::json!(["gone.brand.test"]), serde_json::json!(["keep.brand.test"])),
+        "{told}"
+    );
+    // What leads elsewhere by now is not served before it leads here again.
+    machine.lead_elsewhere("keep.brand.test").await;
+    machine.serve().await;
+    until("the look that finds it elsewhere", PATIENCE, async || {
+        let domain = machine.domain("keep.brand.test").await;
+        (!domain["problem"].is_null()).then_some(())
+    })
+    .await;
+    machine.refused("keep.brand.test", Duration::ZERO).await;
+    machine.dns.remove("keep.brand.test").await;
+    machine.dns.add(&kept).await;
+    machine.done(&["--json", "domains", "check", "keep.brand.test", "--tenant", "brand"]).await;
+    assert_eq!(machine.served("keep.brand.test", PATIENCE).await.serial, keep, "with the certificate that it had");
+    machine.refused("gone.brand.test", Duration::ZERO).await;
+    assert_eq!(machine.issued(), 3, "nothing is issued again; the CA's log is {}", machine.pebble.log.display());
+}
+
+/// Waits until each name was looked at after the start.
+async fn settled(machine: &Machine, names: &[&str]) {
+    for name in names {
+        machine.done(&["--json", "domains", "check", name, "--tenant", "brand"]).await;
+        until(&format!("{name} is ready after a look"), PATIENCE, async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            (machine.domain(name).await["ready"] == true).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_behind_held_sockets_refuses_and_fails_nobody() {
+    let mut machine = Machine::set_up().await;
+    let held = machine.bind();
+    let handed = || held.iter().map(|(name, socket)| (*name, socket.try_clone().unwrap().into())).collect();
+    machine.serve_on(handed()).await;
+    machine.add("shop.brand.test").await;
+    machine.served("shop.brand.test", PATIENCE).await;
+
+    let visitor = machine.visitor();
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let visits = tokio::spawn(async move {
+        let (mut longest, mut count, mut failed) = (Duration::ZERO, 0_u32, Vec::new());
+        while !*stopped.borrow_and_update() {
+            let began = Instant::now();
+            match visitor.get("shop.brand.test", "/").await {
+                Ok(visit) if visit.answer.status == 200 => count += 1,
+                Ok(visit) => failed.push(visit.answer.status.to_string()),
+                Err(error) => failed.push(error),
+            }
+            longest = longest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        (longest, count, failed)
+    });
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        machine.stop().await;
+        machine.serve_on(handed()).await;
+    }
+    stop.send_replace(true);
+    let (longest, count, failed) = visits.await.unwrap();
+    println!("{count} visits over three restarts, none refused; the longest took {longest:?}");
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(count > 20, "{count} visits show little");
+}
