@@ -40,9 +40,10 @@ pub const MAX_IMPORT_LINES: usize = 500;
 const MAX_KEY: usize = 100;
 /// How many characters of a digest name an import: 130 bits.
 const ID_CHARS: usize = 32;
-/// How much of a refused line, and of what is said about it, is kept: with all lines refused they must fit into one document.
-const KEPT_BYTES: usize = 100;
-const KEPT_DETAIL_BYTES: usize = 200;
+/// How much of a refused line's hostname is shown.
+const SHOWN_BYTES: usize = 100;
+/// How much of what is said about a refused line is kept: with all lines refused they must fit into one document.
+const KEPT_DETAIL_BYTES: usize = 280;
 /// How many lines are taken before what came of them is kept; a crash repeats no more.
 const CHUNK: usize = 20;
 /// How many lines of one import are registered at once, so that others find the store free.
@@ -347,8 +348,12 @@ pub(crate) async fn show(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>
         return Err(nothing());
     }
     let known = api.documents.document(&progress_kind(tenant.as_ref()), id).await?.ok_or_else(nothing)?;
-    let progress: Progress = stored("an import", &known.body)?;
+    let mut progress: Progress = stored("an import", &known.body)?;
     let lines = lines_of(api, tenant.as_ref(), id).await?.ok_or_else(nothing)?;
+    for refusal in &mut progress.refusals {
+        let line = refusal.line.checked_sub(1).and_then(|index| lines.get(index));
+        refusal.hostname = line.map(|line| cut(&line.hostname, SHOWN_BYTES)).unwrap_or_default();
+    }
     let claims = claims_of(api, &progress, &lines).await?;
     let waiting: Vec<_> = claims.iter().filter(|claim| is_waiting(claim)).map(|claim| (&claim.key.hostname, &claim.key.tenant)).collect();
     let told = told(api, &waiting).await?;
@@ -510,7 +515,8 @@ impl Api {
                 Outcome::AlreadyThere => progress.already_there += 1,
                 Outcome::Refused(refusal) => progress.refusals.push(RefusedLine {
                     line: first + index + 1,
-                    hostname: cut(&line.hostname, KEPT_BYTES),
+                    // Shown from the line itself.
+                    hostname: String::new(),
                     code: refusal.code.as_str().to_owned(),
                     detail: cut(&refusal.detail, KEPT_DETAIL_BYTES),
                 }),

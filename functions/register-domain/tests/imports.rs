@@ -50,6 +50,7 @@ async fn every_line_is_registered_or_refused_as_if_it_had_come_alone() {
         let line = &domains[refusal["line"].as_u64().unwrap() as usize - 1];
         let (_, alone) = stand.ask(Method::POST, "/v1/domains", Some(OPERATOR), &line.to_string()).await;
         assert_eq!((&refusal["code"], &refusal["detail"]), (&alone["code"], &alone["detail"]), "{line}");
+        assert_eq!(refusal["hostname"], line["hostname"]);
     }
     let (_, list) = stand.ask(Method::GET, "/v1/imports", Some(OPERATOR), "").await;
     assert_eq!(list["items"][0]["id"], *id);
