@@ -20,6 +20,9 @@ pub struct Config {
     pub public_https_port: Option<u16>,
     /// `host:port` of the origin every request goes to, over plain HTTP/1.1.
     pub origin: String,
+    /// Whether a load balancer tells who the client is (PROXY protocol, version 2). Then every connection on the TLS port must begin so;
+    /// nothing but the load balancer may reach that port.
+    pub proxy_protocol: bool,
     /// Where sealed bundles and the index are kept, so that a restarted edge needs nobody.
     pub cache_dir: PathBuf,
     /// How many bytes of parsed certified keys stay in memory.
@@ -70,7 +73,7 @@ pub struct Limits {
     pub stream_stall: Duration,
     /// How long a tunnel (WebSocket) may be silent both ways.
     pub tunnel_idle: Duration,
-    /// How long a connection may live; it is then finished politely.
+    /// How long a connection may live; it is then finished politely, and cut off after as long again.
     pub connection_lifetime: Duration,
     /// What a connection of a removed or transferred name gets to finish.
     pub close_grace: Duration,
@@ -80,6 +83,14 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// Requests at once on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
+    /// Pings, settings, priorities, empty and unknown frames that may come at once on one HTTP/2 connection; refilled in ten seconds.
+    pub max_control_frames: u32,
+    /// Streams that a client may reset at once on one HTTP/2 connection; refilled in ten seconds.
+    pub max_resets: u32,
+    /// Bytes of one request's body; `u64::MAX` leaves it to the origin.
+    pub max_body_bytes: u64,
+    /// What one client address may take.
+    pub per_address: AddressLimits,
     /// TLS sessions kept for resumption, in this process only.
     pub max_sessions: usize,
     /// Connections to the origin at once.
@@ -95,6 +106,19 @@ pub struct Limits {
     pub origin_response: Duration,
     /// How long the origin may be silent in the middle of an answer.
     pub origin_silence: Duration,
+}
+
+/// What one client address (of IPv6, its /64) may take. Ten seconds' worth of each rate may come at once.
+#[derive(Clone, Debug)]
+pub struct AddressLimits {
+    /// Connections open at once.
+    pub max_open: usize,
+    /// New connections a second; `u32::MAX` is no limit.
+    pub connections_per_second: u32,
+    /// Requests a second; `u32::MAX` is no limit.
+    pub requests_per_second: u32,
+    /// HTTP/2 streams reset a second, over all its connections; `u32::MAX` is no limit.
+    pub resets_per_second: u32,
 }
 
 /// How the edge leaves.
@@ -136,6 +160,10 @@ impl Default for Limits {
             max_header_count: 100,
             max_header_bytes: 32 * 1024,
             max_concurrent_streams: 100,
+            max_control_frames: 1000,
+            max_resets: 200,
+            max_body_bytes: u64::MAX,
+            per_address: AddressLimits::default(),
             max_sessions: 10_000,
             max_origin_connections: 2_000,
             max_origin_idle: 256,
@@ -144,6 +172,13 @@ impl Default for Limits {
             origin_response: Duration::from_secs(60),
             origin_silence: Duration::from_secs(300),
         }
+    }
+}
+
+impl Default for AddressLimits {
+    /// Room for a large office behind one address; its handshakes take a seventh of a core at most.
+    fn default() -> Self {
+        Self { max_open: 4_000, connections_per_second: 1_000, requests_per_second: u32::MAX, resets_per_second: 50 }
     }
 }
 
@@ -163,6 +198,7 @@ impl Config {
             http_listen: any,
             private_listen: any,
             public_https_port: None,
+            proxy_protocol: false,
             origin: origin.into(),
             cache_dir: cache_dir.into(),
             certificate_cache_bytes: 64 * 1024 * 1024,
@@ -226,6 +262,7 @@ impl Program {
             private_listen: read.or("EDGE_PRIVATE_LISTEN", SocketAddr::from(([127, 0, 0, 1], 9090)), address),
             public_https_port: read.or("EDGE_PUBLIC_HTTPS_PORT", None, |text| number(text).map(Some)),
             origin: read.required("EDGE_ORIGIN", "host:port of the origin", host_and_port).unwrap_or_default(),
+            proxy_protocol: read.or("EDGE_PROXY_PROTOCOL", false, |text| switch(text, "v2")),
             cache_dir: read.required("EDGE_CACHE_DIR", "a folder of its own", path).unwrap_or_default(),
             certificate_cache_bytes: read.or("EDGE_CERTIFICATE_CACHE", 64 * 1024 * 1024, bytes),
             refresh: Refresh::default(),
@@ -309,6 +346,23 @@ impl Reader<'_> {
         ] {
             *value = self.or(name, *value, number);
         }
+        for (name, value) in [
+            ("EDGE_MAX_STREAMS", &mut limits.max_concurrent_streams),
+            ("EDGE_MAX_CONTROL_FRAMES", &mut limits.max_control_frames),
+            ("EDGE_MAX_RESETS", &mut limits.max_resets),
+        ] {
+            *value = self.or(name, *value, number);
+        }
+        let addresses = &mut limits.per_address;
+        addresses.max_open = self.or("EDGE_ADDRESS_CONNECTIONS", addresses.max_open, |text| or_off(text, usize::MAX, number));
+        addresses.connections_per_second =
+            self.or("EDGE_ADDRESS_CONNECTION_RATE", addresses.connections_per_second, |text| or_off(text, u32::MAX, number));
+        addresses.requests_per_second =
+            self.or("EDGE_ADDRESS_REQUEST_RATE", addresses.requests_per_second, |text| or_off(text, u32::MAX, number));
+        addresses.resets_per_second =
+            self.or("EDGE_ADDRESS_RESET_RATE", addresses.resets_per_second, |text| or_off(text, u32::MAX, number));
+        limits.max_body_bytes =
+            self.or("EDGE_MAX_BODY", limits.max_body_bytes, |text| or_off(text, u64::MAX, |text| bytes(text).map(|size| size as u64)));
         limits.max_header_bytes = self.or("EDGE_MAX_HEADER_BYTES", limits.max_header_bytes, |text| match bytes(text)? {
             enough @ 8192.. => Ok(enough),
             little => Err(format!("{little} bytes are too few; browsers send up to 8192")),
@@ -334,6 +388,20 @@ fn path(text: &str) -> Result<PathBuf, String> {
         true => Err("an empty path was given".to_owned()),
         false => Ok(PathBuf::from(text)),
     }
+}
+
+/// `off`, or the word for on.
+fn switch(text: &str, on: &str) -> Result<bool, String> {
+    match text {
+        "off" => Ok(false),
+        text if text == on => Ok(true),
+        _ => Err(format!("`{text}` is neither `{on}` nor `off`")),
+    }
+}
+
+/// `off`, which means a limit that is never reached, or the limit.
+fn or_off<T>(text: &str, never: T, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+    if text == "off" { Ok(never) } else { parse(text) }
 }
 
 /// A positive whole number.
@@ -402,6 +470,21 @@ mod tests {
         assert_eq!(program.seal_key_files, [PathBuf::from("a.json"), PathBuf::from("b.json")]);
         assert_eq!(program.config.limits.handshake, Duration::from_secs(10));
         assert_eq!(program.config.https_listen.port(), 443);
+    }
+
+    #[test]
+    fn limits_on_strangers_are_settable_and_some_can_be_off() {
+        let mut given = complete();
+        given.extend([
+            ("EDGE_ADDRESS_CONNECTIONS", "off"),
+            ("EDGE_ADDRESS_CONNECTION_RATE", "20"),
+            ("EDGE_MAX_BODY", "10MiB"),
+            ("EDGE_MAX_RESETS", "7"),
+            ("EDGE_PROXY_PROTOCOL", "v2"),
+        ]);
+        let config = Program::from_env(&Given(given)).unwrap().config;
+        assert_eq!((config.limits.per_address.max_open, config.limits.per_address.connections_per_second), (usize::MAX, 20));
+        assert_eq!((config.limits.max_body_bytes, config.limits.max_resets, config.proxy_protocol), (10 << 20, 7, true));
     }
 
     #[test]

@@ -10,15 +10,17 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    addresses::Addresses,
     certificates::{Certificates, Disk, DiskError, Ingredients},
     config::{Config, Drain, Limits},
     connections::Connections,
+    descriptors,
     drain::{self, DrainReport, Leaving, Phase},
     listener,
     metrics::EdgeMetrics,
     names::{Names, Served},
     origin::{self, Origin},
-    plain, port80, private,
+    plain,
     refresh::{Queue, Refresher},
     source::Source,
 };
@@ -68,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) leaving: Leaving,
     pub(crate) public_https_port: u16,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) addresses: Addresses,
     settings: watch::Receiver<Option<Arc<EdgeSettings>>>,
     loaded: watch::Receiver<bool>,
 }
@@ -110,10 +114,11 @@ impl Edge {
     ///
     /// # Errors
     /// A [`StartError`]; nothing is left running then.
-    pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config, parts: Parts) -> Result<Self, StartError> {
         if parts.seal_keys.is_empty() {
             return Err(StartError::NoSealKey);
         }
+        descriptors::fit(&mut config.limits);
         let https = bind("https", config.https_listen)?;
         let http = bind("http", config.http_listen)?;
         let private_port = bind("private", config.private_listen)?;
@@ -149,6 +154,8 @@ impl Edge {
             limits: config.limits.clone(),
             leaving,
             public_https_port: config.public_https_port.unwrap_or(https.1.port()),
+            proxy_protocol: config.proxy_protocol,
+            addresses: Addresses::new(config.limits.per_address.clone()),
             settings: settings_seen,
             loaded: loaded_seen,
         });
@@ -208,9 +215,9 @@ impl Edge {
         let shared = || Arc::clone(&self.shared);
         let stop_accepting = self.shared.leaving.stop_accepting.clone();
         self.background.spawn(self.until_stopped(listener::accept_https(shared(), https)));
-        self.background.spawn(self.until_stopped(plain::accept(shared(), http, stop_accepting, port80::answer)));
+        self.background.spawn(self.until_stopped(plain::accept(shared(), http, stop_accepting, plain::Port::Http)));
         // The private port tells how leaving goes, so it stays to the end.
-        self.background.spawn(self.until_stopped(plain::accept(shared(), private_port, self.stop.clone(), private::answer)));
+        self.background.spawn(self.until_stopped(plain::accept(shared(), private_port, self.stop.clone(), plain::Port::Private)));
         self.background.spawn(self.until_stopped(Arc::clone(&self.shared.origin).tidy()));
         self.background.spawn(self.until_stopped(Arc::clone(&refresher).poll_forever()));
         self.background.spawn(self.until_stopped(refresher.fill_forever()));

@@ -56,6 +56,9 @@ pub(crate) enum OriginError {
     /// The client's upload stalled.
     #[error("the client's upload made no progress")]
     UploadStalled,
+    /// The client's upload is larger than allowed.
+    #[error("the client's upload is larger than allowed")]
+    UploadTooLarge,
     /// The client went away or its upload could not be read.
     #[error("the client's upload broke off")]
     UploadBroken,
@@ -69,6 +72,7 @@ impl OriginError {
             Self::ConnectTimedOut(_) | Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::UploadStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::UploadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UploadBroken => StatusCode::BAD_REQUEST,
         }
     }
@@ -82,6 +86,7 @@ impl OriginError {
             Self::Failed(_) => "origin_failed",
             Self::TimedOut => "origin_timeout",
             Self::UploadStalled => "upload_stalled",
+            Self::UploadTooLarge => "upload_too_large",
             Self::UploadBroken => "upload_broken",
         }
     }
@@ -151,6 +156,7 @@ impl Origin {
             match progress.state() {
                 UploadState::Stalled => return Err(OriginError::UploadStalled),
                 UploadState::Broken => return Err(OriginError::UploadBroken),
+                UploadState::TooLarge => return Err(OriginError::UploadTooLarge),
                 UploadState::MovedAt(_) => {}
             }
             // Only a connection that was kept can have died of old age; a new one that fails says something about the origin.
@@ -169,7 +175,7 @@ impl Origin {
             let moved = match progress.state() {
                 UploadState::MovedAt(moved) => moved.max(began),
                 // The answer's own error is on its way.
-                UploadState::Stalled | UploadState::Broken => Instant::now(),
+                UploadState::Stalled | UploadState::Broken | UploadState::TooLarge => Instant::now(),
             };
             let deadline = moved + self.limits.origin_response;
             tokio::select! {

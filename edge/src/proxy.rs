@@ -23,13 +23,14 @@ use http::{
 use hyper::{body::Incoming, service::Service};
 
 use crate::{
+    addresses::Guest,
     authority,
     body::{Answer, Upload, UploadProgress},
     connections::Registration,
     drain::Phase,
     edge::Shared,
     forwarding::{self, Known, REQUEST_ID},
-    framing::Heads,
+    framing::{self, Heads},
     listener::Held,
     names::Match,
     tunnel,
@@ -48,6 +49,7 @@ pub(crate) struct Connection {
     pub(crate) heads: Option<Heads>,
     pub(crate) activity: Arc<Activity>,
     pub(crate) registration: Registration,
+    pub(crate) guest: Guest,
     pub(crate) shared: Arc<Shared>,
     pub(crate) _held: Held,
 }
@@ -125,7 +127,9 @@ impl Connection {
                     hostname = %self.sni, request_id = request_id.to_str().unwrap_or_default(),
                     code = error.reason(), error = telemetry::error_chain(&error), "no answer from the origin"
                 );
-                let refused = Refused { status: error.status(), reason: error.reason(), words: words_of(error.status()), close: false };
+                // What is left of an upload that went wrong is not waited for.
+                let (status, close) = (error.status(), error.status().is_client_error());
+                let refused = Refused { status, reason: error.reason(), words: words_of(status), close };
                 return Err((refused, guard));
             }
         };
@@ -134,6 +138,9 @@ impl Connection {
                 let words = "The site answered in a protocol nobody asked for.";
                 return Err((Refused { status: StatusCode::BAD_GATEWAY, reason: "origin_failed", words, close: false }, guard));
             };
+            if let Some(heads) = &self.heads {
+                heads.switch_protocols();
+            }
             let origin = hyper::upgrade::on(&mut answer);
             let ends = tunnel::Ends {
                 finish: self.registration.finish.clone(),
@@ -159,10 +166,18 @@ impl Connection {
 
     /// Refuses what must not reach the origin.
     fn check(&self, request: &Request<Incoming>) -> Result<(), Refused> {
-        let clear = self.heads.as_ref().is_none_or(|heads| heads.next_is_clear(request.headers()));
-        if !clear {
-            let words = "The request's length can be read in two ways.";
-            return Err(Refused { status: StatusCode::BAD_REQUEST, reason: "ambiguous_length", words, close: true });
+        let unclear = |reason| {
+            let words = "The request can be read in more than one way.";
+            Refused { status: StatusCode::BAD_REQUEST, reason, words, close: true }
+        };
+        self.heads.as_ref().map_or(Ok(()), Heads::next).and_then(|()| framing::check(request)).map_err(unclear)?;
+        self.shared.addresses.request(&self.guest).map_err(|too_much| {
+            let words = "Too many requests come from your address. Please wait a moment.";
+            Refused { status: StatusCode::TOO_MANY_REQUESTS, reason: too_much.reason(), words, close: true }
+        })?;
+        if hyper::body::Body::size_hint(request.body()).lower() > self.shared.limits.max_body_bytes {
+            let words = "The upload is larger than this site takes.";
+            return Err(Refused { status: StatusCode::PAYLOAD_TOO_LARGE, reason: "upload_too_large", words, close: true });
         }
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             let words = "This method is not served here.";
@@ -213,7 +228,7 @@ impl Connection {
         parts.uri = Uri::builder().path_and_query(target).build().map_err(|_| unreadable)?;
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        let body = Upload::new(body, self.shared.limits.upload_stall, Arc::clone(progress));
+        let body = Upload::new(body, self.shared.limits.upload_stall, self.shared.limits.max_body_bytes, Arc::clone(progress));
         Ok(Request::from_parts(parts, body))
     }
 }
@@ -262,6 +277,7 @@ fn words_of(status: StatusCode) -> &'static str {
         StatusCode::SERVICE_UNAVAILABLE => "The site is too busy. Please try again.",
         StatusCode::REQUEST_TIMEOUT => "The upload made no progress.",
         StatusCode::BAD_REQUEST => "The upload broke off.",
+        StatusCode::PAYLOAD_TOO_LARGE => "The upload is larger than this site takes.",
         _ => "The site cannot be reached at the moment.",
     }
 }
