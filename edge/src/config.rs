@@ -18,11 +18,15 @@ pub struct Config {
     pub private_listen: SocketAddr,
     /// The port people see in `https://` addresses; `None` is the one bound.
     pub public_https_port: Option<u16>,
-    /// `host:port` of the origin every request goes to, over plain HTTP/1.1.
+    /// `host:port` of the origin every request goes to.
     pub origin: String,
+    /// How it is spoken to; plain HTTP/1.1 unless said otherwise.
+    pub origin_protocol: OriginProtocol,
     /// Whether a load balancer tells who the client is (PROXY protocol, version 2). Then every connection on the TLS port must begin so;
     /// nothing but the load balancer may reach that port.
     pub proxy_protocol: bool,
+    /// A folder with the operator's own `502.html`, `503.html` and `504.html`, any of them; `{request_id}` in one becomes the request's id.
+    pub error_pages: Option<PathBuf>,
     /// Where sealed bundles and the index are kept, so that a restarted edge needs nobody.
     pub cache_dir: PathBuf,
     /// How many bytes of parsed certified keys stay in memory.
@@ -34,6 +38,27 @@ pub struct Config {
     /// How the edge leaves.
     pub drain: Drain,
 }
+
+/// How the origin is spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct OriginProtocol {
+    /// TLS, with its certificate verified; `None` is plain.
+    pub tls: Option<OriginTls>,
+    /// HTTP/2, as gRPC needs it: agreed on by ALPN over TLS, with prior knowledge over plain TCP. A WebSocket is asked for over HTTP/1.1.
+    pub http2: bool,
+}
+
+/// How the origin is known over TLS.
+#[derive(Clone, Debug)]
+pub struct OriginTls {
+    /// The name in SNI and certificate; `None` is the origin's host.
+    pub server_name: Option<String>,
+    /// The CAs trusted, in PEM.
+    pub ca_file: PathBuf,
+}
+
+/// Where Debian, and images made from it, have the public CAs.
+const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// How the source is read.
 #[derive(Clone, Debug)]
@@ -199,7 +224,9 @@ impl Config {
             private_listen: any,
             public_https_port: None,
             proxy_protocol: false,
+            error_pages: None,
             origin: origin.into(),
+            origin_protocol: OriginProtocol::default(),
             cache_dir: cache_dir.into(),
             certificate_cache_bytes: 64 * 1024 * 1024,
             refresh: Refresh { poll_interval: Duration::from_millis(500), ..Refresh::default() },
@@ -256,13 +283,16 @@ impl Program {
     /// [`ConfigProblems`] with everything that is wrong.
     pub fn from_env(env: &dyn Env) -> Result<Self, ConfigProblems> {
         let mut read = Reader { env, problems: Vec::new() };
+        let origin = read.required("EDGE_ORIGIN", "the origin, host:port or https://host", origin_address).unwrap_or_default();
         let mut config = Config {
             https_listen: read.or("EDGE_HTTPS_LISTEN", SocketAddr::from(([0, 0, 0, 0], 443)), address),
             http_listen: read.or("EDGE_HTTP_LISTEN", SocketAddr::from(([0, 0, 0, 0], 80)), address),
             private_listen: read.or("EDGE_PRIVATE_LISTEN", SocketAddr::from(([127, 0, 0, 1], 9090)), address),
             public_https_port: read.or("EDGE_PUBLIC_HTTPS_PORT", None, |text| number(text).map(Some)),
-            origin: read.required("EDGE_ORIGIN", "host:port of the origin", host_and_port).unwrap_or_default(),
+            origin_protocol: read.origin_protocol(origin.tls),
+            origin: origin.address,
             proxy_protocol: read.or("EDGE_PROXY_PROTOCOL", false, |text| switch(text, "v2")),
+            error_pages: read.or("EDGE_ERROR_PAGES", None, |text| path(text).map(Some)),
             cache_dir: read.required("EDGE_CACHE_DIR", "a folder of its own", path).unwrap_or_default(),
             certificate_cache_bytes: read.or("EDGE_CERTIFICATE_CACHE", 64 * 1024 * 1024, bytes),
             refresh: Refresh::default(),
@@ -312,6 +342,21 @@ impl Reader<'_> {
             return None;
         };
         parse(text.trim()).map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
+    }
+
+    fn origin_protocol(&mut self, tls: bool) -> OriginProtocol {
+        let server_name = self.or("EDGE_ORIGIN_SNI", None, |text| Ok(Some(text.to_owned())));
+        let ca_file = self.or("EDGE_ORIGIN_CA", None, |text| path(text).map(Some));
+        if !tls && (server_name.is_some() || ca_file.is_some()) {
+            self.problems.push("EDGE_ORIGIN_SNI and EDGE_ORIGIN_CA are for an EDGE_ORIGIN that begins with https://".to_owned());
+        }
+        let tls = tls.then(|| OriginTls { server_name, ca_file: ca_file.unwrap_or_else(|| PathBuf::from(SYSTEM_CAS)) });
+        let http2 = self.or("EDGE_ORIGIN_HTTP", false, |text| match text {
+            "1.1" => Ok(false),
+            "2" => Ok(true),
+            _ => Err(format!("`{text}` is neither 1.1 nor 2")),
+        });
+        OriginProtocol { tls, http2 }
     }
 
     fn refresh(&mut self, refresh: &mut Refresh) {
@@ -372,6 +417,24 @@ impl Reader<'_> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as 0.0.0.0:443"))
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct OriginAddress {
+    address: String,
+    tls: bool,
+}
+
+/// `host:port`, `http://host:port`, or `https://host` with or without a port.
+fn origin_address(text: &str) -> Result<OriginAddress, String> {
+    let (tls, rest) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let address = if tls && !has_port { format!("{rest}:443") } else { rest.to_owned() };
+    host_and_port(&address).map(|address| OriginAddress { address, tls })
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {
@@ -485,6 +548,26 @@ mod tests {
         let config = Program::from_env(&Given(given)).unwrap().config;
         assert_eq!((config.limits.per_address.max_open, config.limits.per_address.connections_per_second), (usize::MAX, 20));
         assert_eq!((config.limits.max_body_bytes, config.limits.max_resets, config.proxy_protocol), (10 << 20, 7, true));
+    }
+
+    #[test]
+    fn an_origin_is_plain_or_over_tls_and_has_a_port() {
+        let of = |text: &str| origin_address(text).map(|origin| (origin.address, origin.tls));
+        for (text, address, tls) in [
+            ("10.0.0.5:8080", "10.0.0.5:8080", false),
+            ("http://app:8080/", "app:8080", false),
+            ("https://app.example.com", "app.example.com:443", true),
+            ("https://app.example.com:8443/", "app.example.com:8443", true),
+            ("https://[::1]", "[::1]:443", true),
+        ] {
+            assert_eq!(of(text), Ok((address.to_owned(), tls)));
+        }
+        for wrong in ["app", "http://app", "https://app/path", "https://:443", "ftp://app:21"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+        let mut given = complete();
+        given.insert("EDGE_ORIGIN_SNI", "app.example.com");
+        assert!(Program::from_env(&Given(given)).is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     metrics::EdgeMetrics,
     names::{Names, Served},
     origin::{self, Origin},
+    pages::Pages,
     plain,
     refresh::{Queue, Refresher},
     source::Source,
@@ -55,6 +56,12 @@ pub enum StartError {
     /// There is nothing to open bundles with.
     #[error("no seal key was given, so no bundle could be opened")]
     NoSealKey,
+    /// What the origin's TLS needs cannot be read.
+    #[error("the origin's TLS cannot be set up")]
+    Origin(#[source] std::io::Error),
+    /// The operator's error pages cannot be read.
+    #[error("the error pages cannot be used")]
+    Pages(#[source] std::io::Error),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -72,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) public_https_port: u16,
     pub(crate) proxy_protocol: bool,
     pub(crate) addresses: Addresses,
+    pub(crate) pages: Pages,
     settings: watch::Receiver<Option<Arc<EdgeSettings>>>,
     loaded: watch::Receiver<bool>,
 }
@@ -119,6 +127,8 @@ impl Edge {
             return Err(StartError::NoSealKey);
         }
         descriptors::fit(&mut config.limits);
+        let pages = config.error_pages.as_deref().map_or_else(|| Ok(Pages::default()), Pages::read).map_err(StartError::Pages)?;
+        let origin = Origin::new(config.origin.clone(), &config.origin_protocol, config.limits.clone()).map_err(StartError::Origin)?;
         let https = bind("https", config.https_listen)?;
         let http = bind("http", config.http_listen)?;
         let private_port = bind("private", config.private_listen)?;
@@ -149,13 +159,14 @@ impl Edge {
             names: Arc::clone(&names),
             certificates: Arc::clone(&certificates),
             connections: Arc::clone(&connections),
-            origin: Origin::new(config.origin.clone(), config.limits.clone()),
+            origin,
             metrics: metrics.clone(),
             limits: config.limits.clone(),
             leaving,
             public_https_port: config.public_https_port.unwrap_or(https.1.port()),
             proxy_protocol: config.proxy_protocol,
             addresses: Addresses::new(config.limits.per_address.clone()),
+            pages,
             settings: settings_seen,
             loaded: loaded_seen,
         });

@@ -6,7 +6,7 @@
 //!
 //! In the order a connection meets them: `listener` (accept, limits; `load_balancer`, `addresses`) → `hello` (ClientHello to hostname) →
 //! `names` (the index in memory) → `certificates` (parsed keys, the local disk, one read of the source) → `connections` (who is open, for
-//! whom) → `framing` or `frames` (every byte, by HTTP's version) → `proxy` (`authority`, `forwarding`, `origin`, `tunnel`). Beside them:
+//! whom) → `framing` or `frames` (every byte, by HTTP's version) → `proxy` (`authority`, `forwarding`, `origin`, `websocket`, `tunnel`, `pages`). Beside them:
 //! `refresh` (the index polled, bundles filled in), `port80`, `private`, `drain`, `descriptors`.
 
 mod addresses;
@@ -27,6 +27,7 @@ mod load_balancer;
 mod metrics;
 mod names;
 mod origin;
+mod pages;
 mod plain;
 mod port80;
 mod private;
@@ -35,6 +36,7 @@ mod refresh;
 pub mod source;
 mod tunnel;
 mod watch;
+mod websocket;
 
 pub use certificates::DiskError;
 pub use config::Config;

@@ -10,6 +10,7 @@ mod names;
 mod never_backwards;
 mod origin;
 mod program;
+mod protocols;
 mod raw_h2;
 mod serving;
 mod setup;
