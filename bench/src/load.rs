@@ -206,9 +206,8 @@ impl Client {
     }
 
     async fn is_refused(&self) -> Result<(), Failure> {
-        let error = match self.connect(UNKNOWN).await {
-            Ok(_) => return Err("an unknown name was served".into()),
-            Err(error) => error,
+        let Err(error) = self.connect(UNKNOWN).await else {
+            return Err("an unknown name was served".into());
         };
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match inner {

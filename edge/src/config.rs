@@ -134,6 +134,8 @@ pub struct Limits {
 }
 
 /// What one client address (of IPv6, its /64) may take. Ten seconds' worth of each rate may come at once.
+///
+/// A load balancer that hides its clients' addresses looks like one client: let it tell them ([`Config::proxy_protocol`]), or lift these.
 #[derive(Clone, Debug)]
 pub struct AddressLimits {
     /// Connections open at once.
