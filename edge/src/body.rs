@@ -32,6 +32,9 @@ pub(crate) enum BodyError {
     /// The client sent next to nothing for too long.
     #[error("the upload made no progress")]
     UploadStalled,
+    /// The client sent more than it may.
+    #[error("the upload is larger than allowed")]
+    UploadTooLarge,
     /// The origin sent nothing for too long.
     #[error("the origin fell silent in the middle of its answer")]
     OriginSilent,
@@ -66,6 +69,7 @@ pub(crate) struct UploadProgress {
 
 const STALLED: u64 = u64::MAX;
 const BROKEN: u64 = u64::MAX - 1;
+const TOO_LARGE: u64 = u64::MAX - 2;
 
 /// How an upload is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,8 @@ pub(crate) enum UploadState {
     Stalled,
     /// The client's connection failed.
     Broken,
+    /// The client sent more than it may.
+    TooLarge,
 }
 
 impl UploadProgress {
@@ -87,6 +93,7 @@ impl UploadProgress {
         match self.last.load(Ordering::Relaxed) {
             STALLED => UploadState::Stalled,
             BROKEN => UploadState::Broken,
+            TOO_LARGE => UploadState::TooLarge,
             millis => UploadState::MovedAt(self.began + Duration::from_millis(millis)),
         }
     }
@@ -101,14 +108,15 @@ pub(crate) enum Upload {
     /// None; such a request can be sent a second time.
     Empty,
     /// One that flows.
-    Streaming { inner: Incoming, deadline: Deadline, progress: Arc<UploadProgress>, gathered: usize },
+    Streaming { inner: Incoming, deadline: Deadline, progress: Arc<UploadProgress>, gathered: usize, allowed: u64 },
 }
 
 impl Upload {
-    pub(crate) fn new(inner: Incoming, stall: Duration, progress: Arc<UploadProgress>) -> Self {
+    /// An upload that must not stall, nor have more than `allowed` bytes.
+    pub(crate) fn new(inner: Incoming, stall: Duration, allowed: u64, progress: Arc<UploadProgress>) -> Self {
         match inner.is_end_stream() {
             true => Self::Empty,
-            false => Self::Streaming { inner, deadline: Deadline::new(stall), progress, gathered: 0 },
+            false => Self::Streaming { inner, deadline: Deadline::new(stall), progress, gathered: 0, allowed },
         }
     }
 }
@@ -118,7 +126,7 @@ impl Body for Upload {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Streaming { inner, deadline, progress, gathered } = self.get_mut() else { return Poll::Ready(None) };
+        let Self::Streaming { inner, deadline, progress, gathered, allowed } = self.get_mut() else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Pending if deadline.passed(cx) => {
                 progress.last.store(STALLED, Ordering::Relaxed);
@@ -135,6 +143,11 @@ impl Body for Upload {
             }
             Poll::Ready(Some(Ok(mut frame))) => {
                 progress.moved();
+                let Some(left) = allowed.checked_sub(frame.data_ref().map_or(0, |data| data.len() as u64)) else {
+                    progress.last.store(TOO_LARGE, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(BodyError::UploadTooLarge)));
+                };
+                *allowed = left;
                 *gathered += frame.data_ref().map_or(MIN_UPLOAD_BYTES, Bytes::len);
                 if *gathered >= MIN_UPLOAD_BYTES {
                     *gathered = 0;

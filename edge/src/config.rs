@@ -18,8 +18,15 @@ pub struct Config {
     pub private_listen: SocketAddr,
     /// The port people see in `https://` addresses; `None` is the one bound.
     pub public_https_port: Option<u16>,
-    /// `host:port` of the origin every request goes to, over plain HTTP/1.1.
+    /// `host:port` of the origin every request goes to.
     pub origin: String,
+    /// How it is spoken to; plain HTTP/1.1 unless said otherwise.
+    pub origin_protocol: OriginProtocol,
+    /// Whether a load balancer tells who the client is (PROXY protocol, version 2). Then every connection on the TLS port must begin so;
+    /// nothing but the load balancer may reach that port.
+    pub proxy_protocol: bool,
+    /// A folder with the operator's own `502.html`, `503.html` and `504.html`, any of them; `{request_id}` in one becomes the request's id.
+    pub error_pages: Option<PathBuf>,
     /// Where sealed bundles and the index are kept, so that a restarted edge needs nobody.
     pub cache_dir: PathBuf,
     /// How many bytes of parsed certified keys stay in memory.
@@ -31,6 +38,27 @@ pub struct Config {
     /// How the edge leaves.
     pub drain: Drain,
 }
+
+/// How the origin is spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct OriginProtocol {
+    /// TLS, with its certificate verified; `None` is plain.
+    pub tls: Option<OriginTls>,
+    /// HTTP/2, as gRPC needs it: agreed on by ALPN over TLS, with prior knowledge over plain TCP. A WebSocket is asked for over HTTP/1.1.
+    pub http2: bool,
+}
+
+/// How the origin is known over TLS.
+#[derive(Clone, Debug)]
+pub struct OriginTls {
+    /// The name in SNI and certificate; `None` is the origin's host.
+    pub server_name: Option<String>,
+    /// The CAs trusted, in PEM.
+    pub ca_file: PathBuf,
+}
+
+/// Where Debian, and images made from it, have the public CAs.
+const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// How the source is read.
 #[derive(Clone, Debug)]
@@ -70,7 +98,7 @@ pub struct Limits {
     pub stream_stall: Duration,
     /// How long a tunnel (WebSocket) may be silent both ways.
     pub tunnel_idle: Duration,
-    /// How long a connection may live; it is then finished politely.
+    /// How long a connection may live; it is then finished politely, and cut off after as long again.
     pub connection_lifetime: Duration,
     /// What a connection of a removed or transferred name gets to finish.
     pub close_grace: Duration,
@@ -80,6 +108,14 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// Requests at once on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
+    /// Pings, settings, priorities, empty and unknown frames that may come at once on one HTTP/2 connection; refilled in ten seconds.
+    pub max_control_frames: u32,
+    /// Streams that a client may reset at once on one HTTP/2 connection; refilled in ten seconds.
+    pub max_resets: u32,
+    /// Bytes of one request's body; `u64::MAX` leaves it to the origin.
+    pub max_body_bytes: u64,
+    /// What one client address may take.
+    pub per_address: AddressLimits,
     /// TLS sessions kept for resumption, in this process only.
     pub max_sessions: usize,
     /// Connections to the origin at once.
@@ -95,6 +131,21 @@ pub struct Limits {
     pub origin_response: Duration,
     /// How long the origin may be silent in the middle of an answer.
     pub origin_silence: Duration,
+}
+
+/// What one client address (of IPv6, its /64) may take. Ten seconds' worth of each rate may come at once.
+///
+/// A load balancer that hides its clients' addresses looks like one client: let it tell them ([`Config::proxy_protocol`]), or lift these.
+#[derive(Clone, Debug)]
+pub struct AddressLimits {
+    /// Connections open at once.
+    pub max_open: usize,
+    /// New connections a second; `u32::MAX` is no limit.
+    pub connections_per_second: u32,
+    /// Requests a second; `u32::MAX` is no limit.
+    pub requests_per_second: u32,
+    /// HTTP/2 streams reset a second, over all its connections; `u32::MAX` is no limit.
+    pub resets_per_second: u32,
 }
 
 /// How the edge leaves.
@@ -136,6 +187,10 @@ impl Default for Limits {
             max_header_count: 100,
             max_header_bytes: 32 * 1024,
             max_concurrent_streams: 100,
+            max_control_frames: 1000,
+            max_resets: 200,
+            max_body_bytes: u64::MAX,
+            per_address: AddressLimits::default(),
             max_sessions: 10_000,
             max_origin_connections: 2_000,
             max_origin_idle: 256,
@@ -144,6 +199,13 @@ impl Default for Limits {
             origin_response: Duration::from_secs(60),
             origin_silence: Duration::from_secs(300),
         }
+    }
+}
+
+impl Default for AddressLimits {
+    /// Room for a large office behind one address; its handshakes take a seventh of a core at most.
+    fn default() -> Self {
+        Self { max_open: 4_000, connections_per_second: 1_000, requests_per_second: u32::MAX, resets_per_second: 50 }
     }
 }
 
@@ -163,7 +225,10 @@ impl Config {
             http_listen: any,
             private_listen: any,
             public_https_port: None,
+            proxy_protocol: false,
+            error_pages: None,
             origin: origin.into(),
+            origin_protocol: OriginProtocol::default(),
             cache_dir: cache_dir.into(),
             certificate_cache_bytes: 64 * 1024 * 1024,
             refresh: Refresh { poll_interval: Duration::from_millis(500), ..Refresh::default() },
@@ -230,12 +295,16 @@ impl Program {
     /// [`ConfigProblems`] with everything that is wrong.
     pub fn from_env(env: &dyn Env) -> Result<Self, ConfigProblems> {
         let mut read = Reader { env, problems: Vec::new() };
+        let origin = read.required("EDGE_ORIGIN", "the origin, host:port or https://host", origin_address).unwrap_or_default();
         let mut config = Config {
             https_listen: read.or("EDGE_HTTPS_LISTEN", SocketAddr::from(([0, 0, 0, 0], 443)), address),
             http_listen: read.or("EDGE_HTTP_LISTEN", SocketAddr::from(([0, 0, 0, 0], 80)), address),
             private_listen: read.or("EDGE_PRIVATE_LISTEN", SocketAddr::from(([127, 0, 0, 1], 9090)), address),
             public_https_port: read.or("EDGE_PUBLIC_HTTPS_PORT", None, |text| number(text).map(Some)),
-            origin: read.required("EDGE_ORIGIN", "host:port of the origin", host_and_port).unwrap_or_default(),
+            origin_protocol: read.origin_protocol(origin.tls),
+            origin: origin.address,
+            proxy_protocol: read.or("EDGE_PROXY_PROTOCOL", false, |text| switch(text, "v2")),
+            error_pages: read.or("EDGE_ERROR_PAGES", None, |text| path(text).map(Some)),
             cache_dir: read.required("EDGE_CACHE_DIR", "a folder of its own", path).unwrap_or_default(),
             certificate_cache_bytes: read.or("EDGE_CERTIFICATE_CACHE", 64 * 1024 * 1024, bytes),
             refresh: Refresh::default(),
@@ -303,6 +372,21 @@ impl Reader<'_> {
         self.required("EDGE_SOURCE_FOLDER", what, path).map(SourcePlace::Folder)
     }
 
+    fn origin_protocol(&mut self, tls: bool) -> OriginProtocol {
+        let server_name = self.or("EDGE_ORIGIN_SNI", None, |text| Ok(Some(text.to_owned())));
+        let ca_file = self.or("EDGE_ORIGIN_CA", None, |text| path(text).map(Some));
+        if !tls && (server_name.is_some() || ca_file.is_some()) {
+            self.problems.push("EDGE_ORIGIN_SNI and EDGE_ORIGIN_CA are for an EDGE_ORIGIN that begins with https://".to_owned());
+        }
+        let tls = tls.then(|| OriginTls { server_name, ca_file: ca_file.unwrap_or_else(|| PathBuf::from(SYSTEM_CAS)) });
+        let http2 = self.or("EDGE_ORIGIN_HTTP", false, |text| match text {
+            "1.1" => Ok(false),
+            "2" => Ok(true),
+            _ => Err(format!("`{text}` is neither 1.1 nor 2")),
+        });
+        OriginProtocol { tls, http2 }
+    }
+
     fn refresh(&mut self, refresh: &mut Refresh) {
         refresh.poll_interval = self.or("EDGE_POLL_INTERVAL", refresh.poll_interval, duration);
         refresh.source_timeout = self.or("EDGE_SOURCE_TIMEOUT", refresh.source_timeout, duration);
@@ -335,6 +419,23 @@ impl Reader<'_> {
         ] {
             *value = self.or(name, *value, number);
         }
+        for (name, value) in [
+            ("EDGE_MAX_STREAMS", &mut limits.max_concurrent_streams),
+            ("EDGE_MAX_CONTROL_FRAMES", &mut limits.max_control_frames),
+            ("EDGE_MAX_RESETS", &mut limits.max_resets),
+        ] {
+            *value = self.or(name, *value, number);
+        }
+        let addresses = &mut limits.per_address;
+        addresses.max_open = self.or("EDGE_ADDRESS_CONNECTIONS", addresses.max_open, |text| or_off(text, usize::MAX, number));
+        addresses.connections_per_second =
+            self.or("EDGE_ADDRESS_CONNECTION_RATE", addresses.connections_per_second, |text| or_off(text, u32::MAX, number));
+        addresses.requests_per_second =
+            self.or("EDGE_ADDRESS_REQUEST_RATE", addresses.requests_per_second, |text| or_off(text, u32::MAX, number));
+        addresses.resets_per_second =
+            self.or("EDGE_ADDRESS_RESET_RATE", addresses.resets_per_second, |text| or_off(text, u32::MAX, number));
+        limits.max_body_bytes =
+            self.or("EDGE_MAX_BODY", limits.max_body_bytes, |text| or_off(text, u64::MAX, |text| bytes(text).map(|size| size as u64)));
         limits.max_header_bytes = self.or("EDGE_MAX_HEADER_BYTES", limits.max_header_bytes, |text| match bytes(text)? {
             enough @ 8192.. => Ok(enough),
             little => Err(format!("{little} bytes are too few; browsers send up to 8192")),
@@ -344,6 +445,24 @@ impl Reader<'_> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as 0.0.0.0:443"))
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct OriginAddress {
+    address: String,
+    tls: bool,
+}
+
+/// `host:port`, `http://host:port`, or `https://host` with or without a port.
+fn origin_address(text: &str) -> Result<OriginAddress, String> {
+    let (tls, rest) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let address = if tls && !has_port { format!("{rest}:443") } else { rest.to_owned() };
+    host_and_port(&address).map(|address| OriginAddress { address, tls })
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {
@@ -360,6 +479,20 @@ fn path(text: &str) -> Result<PathBuf, String> {
         true => Err("an empty path was given".to_owned()),
         false => Ok(PathBuf::from(text)),
     }
+}
+
+/// `off`, or the word for on.
+fn switch(text: &str, on: &str) -> Result<bool, String> {
+    match text {
+        "off" => Ok(false),
+        text if text == on => Ok(true),
+        _ => Err(format!("`{text}` is neither `{on}` nor `off`")),
+    }
+}
+
+/// `off`, which means a limit that is never reached, or the limit.
+fn or_off<T>(text: &str, never: T, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+    if text == "off" { Ok(never) } else { parse(text) }
 }
 
 /// A positive whole number.
@@ -428,6 +561,41 @@ mod tests {
         assert_eq!(program.seal_key_files, [PathBuf::from("a.json"), PathBuf::from("b.json")]);
         assert_eq!(program.config.limits.handshake, Duration::from_secs(10));
         assert_eq!(program.config.https_listen.port(), 443);
+    }
+
+    #[test]
+    fn limits_on_strangers_are_settable_and_some_can_be_off() {
+        let mut given = complete();
+        given.extend([
+            ("EDGE_ADDRESS_CONNECTIONS", "off"),
+            ("EDGE_ADDRESS_CONNECTION_RATE", "20"),
+            ("EDGE_MAX_BODY", "10MiB"),
+            ("EDGE_MAX_RESETS", "7"),
+            ("EDGE_PROXY_PROTOCOL", "v2"),
+        ]);
+        let config = Program::from_env(&Given(given)).unwrap().config;
+        assert_eq!((config.limits.per_address.max_open, config.limits.per_address.connections_per_second), (usize::MAX, 20));
+        assert_eq!((config.limits.max_body_bytes, config.limits.max_resets, config.proxy_protocol), (10 << 20, 7, true));
+    }
+
+    #[test]
+    fn an_origin_is_plain_or_over_tls_and_has_a_port() {
+        let of = |text: &str| origin_address(text).map(|origin| (origin.address, origin.tls));
+        for (text, address, tls) in [
+            ("10.0.0.5:8080", "10.0.0.5:8080", false),
+            ("http://app:8080/", "app:8080", false),
+            ("https://app.example.com", "app.example.com:443", true),
+            ("https://app.example.com:8443/", "app.example.com:8443", true),
+            ("https://[::1]", "[::1]:443", true),
+        ] {
+            assert_eq!(of(text), Ok((address.to_owned(), tls)));
+        }
+        for wrong in ["app", "http://app", "https://app/path", "https://:443", "ftp://app:21"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+        let mut given = complete();
+        given.insert("EDGE_ORIGIN_SNI", "app.example.com");
+        assert!(Program::from_env(&Given(given)).is_err());
     }
 
     #[test]

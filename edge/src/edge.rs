@@ -10,15 +10,18 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    addresses::Addresses,
     certificates::{Certificates, Disk, DiskError, Ingredients},
     config::{Config, Drain, Limits},
     connections::Connections,
+    descriptors,
     drain::{self, DrainReport, Leaving, Phase},
     listener,
     metrics::EdgeMetrics,
     names::{Names, Served},
     origin::{self, Origin},
-    plain, port80, private,
+    pages::Pages,
+    plain,
     refresh::{Queue, Refresher},
     source::Source,
 };
@@ -65,6 +68,12 @@ pub enum StartError {
     /// There is nothing to open bundles with.
     #[error("no seal key was given, so no bundle could be opened")]
     NoSealKey,
+    /// What the origin's TLS needs cannot be read.
+    #[error("the origin's TLS cannot be set up")]
+    Origin(#[source] std::io::Error),
+    /// The operator's error pages cannot be read.
+    #[error("the error pages cannot be used")]
+    Pages(#[source] std::io::Error),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -80,6 +89,9 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) leaving: Leaving,
     pub(crate) public_https_port: u16,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) addresses: Addresses,
+    pub(crate) pages: Pages,
     settings: watch::Receiver<Option<Arc<EdgeSettings>>>,
     loaded: watch::Receiver<bool>,
 }
@@ -130,10 +142,13 @@ impl Edge {
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub async fn start_on(sockets: Inherited, config: Config, parts: Parts) -> Result<Self, StartError> {
+    pub async fn start_on(sockets: Inherited, mut config: Config, parts: Parts) -> Result<Self, StartError> {
         if parts.seal_keys.is_empty() {
             return Err(StartError::NoSealKey);
         }
+        descriptors::fit(&mut config.limits);
+        let pages = config.error_pages.as_deref().map_or_else(|| Ok(Pages::default()), Pages::read).map_err(StartError::Pages)?;
+        let origin = Origin::new(config.origin.clone(), &config.origin_protocol, config.limits.clone()).map_err(StartError::Origin)?;
         let https = bind("https", config.https_listen, sockets.https)?;
         let http = bind("http", config.http_listen, sockets.http)?;
         let private_port = bind("private", config.private_listen, sockets.private)?;
@@ -164,11 +179,14 @@ impl Edge {
             names: Arc::clone(&names),
             certificates: Arc::clone(&certificates),
             connections: Arc::clone(&connections),
-            origin: Origin::new(config.origin.clone(), config.limits.clone()),
+            origin,
             metrics: metrics.clone(),
             limits: config.limits.clone(),
             leaving,
             public_https_port: config.public_https_port.unwrap_or(https.1.port()),
+            proxy_protocol: config.proxy_protocol,
+            addresses: Addresses::new(config.limits.per_address.clone()),
+            pages,
             settings: settings_seen,
             loaded: loaded_seen,
         });
@@ -228,9 +246,9 @@ impl Edge {
         let shared = || Arc::clone(&self.shared);
         let stop_accepting = self.shared.leaving.stop_accepting.clone();
         self.background.spawn(self.until_stopped(listener::accept_https(shared(), https)));
-        self.background.spawn(self.until_stopped(plain::accept(shared(), http, stop_accepting, port80::answer)));
+        self.background.spawn(self.until_stopped(plain::accept(shared(), http, stop_accepting, plain::Port::Http)));
         // The private port tells how leaving goes, so it stays to the end.
-        self.background.spawn(self.until_stopped(plain::accept(shared(), private_port, self.stop.clone(), private::answer)));
+        self.background.spawn(self.until_stopped(plain::accept(shared(), private_port, self.stop.clone(), plain::Port::Private)));
         self.background.spawn(self.until_stopped(Arc::clone(&self.shared.origin).tidy()));
         self.background.spawn(self.until_stopped(Arc::clone(&refresher).poll_forever()));
         self.background.spawn(self.until_stopped(refresher.fill_forever()));

@@ -46,6 +46,9 @@ const OUR_PREFIXES: &[&str] = &["x-forwarded-", "x-nameplate-"];
 /// Source: RFC 9110, section 7.6.1.
 const ONE_HOP: &[&str] = &["keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"];
 
+/// Headers that decide how a request is read: dropped when they are spelled with `_`, which many origins read alike.
+const FRAMING_TWINS: &[&str] = &["content-length", "content-type", "transfer-encoding"];
+
 /// What the edge knows about a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
@@ -128,6 +131,9 @@ fn is_ours(name: &str) -> bool {
     let dashed;
     let name = if name.contains('_') {
         dashed = name.replace('_', "-");
+        if FRAMING_TWINS.contains(&dashed.as_str()) || ONE_HOP.contains(&dashed.as_str()) {
+            return true;
+        }
         &dashed
     } else {
         name
@@ -183,6 +189,7 @@ mod tests {
             .map(|&name| name.to_owned())
             .chain(["x-forwarded-for", "x-forwarded-anything", "x-nameplate-tenant", "x-nameplate-admin"].map(String::from))
             .flat_map(|name| [name.replace('-', "_"), name])
+            .chain(["content_length", "transfer_encoding", "proxy_connection"].map(String::from))
             .chain(["x_forwarded-for".to_owned(), "keep-alive".to_owned(), "proxy-authorization".to_owned(), "upgrade".to_owned()])
             .map(|name| (name, "spoofed"))
             .collect();

@@ -4,25 +4,30 @@
 //! the origin with the tenant they belong to. Goes wrong: all that strangers, networks and faulty objects can do; a name once served
 //! stays served until a tombstone of a higher version says otherwise, whatever else is down.
 //!
-//! In the order a connection meets them: `listener` (accept, limits) → `hello` (ClientHello to hostname) → `names` (the index in
-//! memory) → `certificates` (parsed keys, the local disk, one read of the source) → `connections` (who is open, for whom) → `proxy`
-//! (`authority`, `framing`, `forwarding`, `origin`, `tunnel`). Beside them: `refresh` (the index polled, bundles filled in), `port80`,
-//! `private`, `drain`.
+//! In the order a connection meets them: `listener` (accept, limits; `load_balancer`, `addresses`) → `hello` (ClientHello to hostname) →
+//! `names` (the index in memory) → `certificates` (parsed keys, the local disk, one read of the source) → `connections` (who is open, for
+//! whom) → `framing` or `frames` (every byte, by HTTP's version) → `proxy` (`authority`, `forwarding`, `origin`, `websocket`, `tunnel`, `pages`). Beside them:
+//! `refresh` (the index polled, bundles filled in), `port80`, `private`, `drain`, `descriptors`.
 
+mod addresses;
 mod authority;
 mod body;
 mod certificates;
 pub mod config;
 mod connections;
+mod descriptors;
 mod drain;
 mod edge;
 mod forwarding;
+mod frames;
 mod framing;
 mod hello;
 mod listener;
+mod load_balancer;
 mod metrics;
 mod names;
 mod origin;
+mod pages;
 mod plain;
 mod port80;
 mod private;
@@ -31,6 +36,7 @@ mod refresh;
 pub mod source;
 mod tunnel;
 mod watch;
+mod websocket;
 
 pub use certificates::DiskError;
 pub use config::Config;

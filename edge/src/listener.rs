@@ -30,13 +30,15 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    addresses::TooMuch,
     body::Answer,
     certificates::LoadError,
     config::Limits,
     drain::{Leaving, Phase},
     edge::Shared,
+    frames::Frames,
     framing::Scanned,
-    hello,
+    hello, load_balancer,
     names::Match,
     proxy::{Connection, Requests},
     watch::{self, Activity, Verdict, WatchedIo},
@@ -73,12 +75,14 @@ pub(crate) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(socket)
 }
 
-/// Accepts until told to stop; each connection takes one of `places`, and is closed at once when there is none.
-pub(crate) async fn accept<F>(listener: TcpListener, places: usize, stop: CancellationToken, over: impl Fn(), serve: F)
+/// Accepts until told to stop; each connection takes one of `places`, and is closed at once when there is none, which `over` is told.
+pub(crate) async fn accept<F>(listener: TcpListener, places: usize, stop: CancellationToken, over: impl Fn(&'static str), serve: F)
 where
     F: Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
 {
     let places = Arc::new(Semaphore::new(places));
+    let mut spare = Spare::default();
+    spare.refill();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -88,16 +92,45 @@ where
         match accepted {
             Ok((socket, from)) => match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) => serve(socket, from, place),
-                Err(_) => over(),
+                Err(_) => over("over_limit"),
             },
-            // Out of file descriptors, most likely: trying again at once would only burn the CPU the others need.
-            Err(error) if !is_of_one_connection(&error) => {
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_out_of_descriptors(&error) && spare.shed_one(&listener).await => over("no_descriptors"),
+            Err(error) => {
                 tracing::warn!(error = telemetry::error_chain(&error), "cannot accept connections");
+                // Trying again at once would only burn the CPU that the others need.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            Err(_) => {}
         }
     }
+}
+
+/// A descriptor kept for the moment when there is none: with it a connection can be accepted and closed, so that its client learns at
+/// once what waiting in the kernel's queue would tell it much later.
+#[derive(Debug, Default)]
+struct Spare(Option<std::fs::File>);
+
+impl Spare {
+    fn refill(&mut self) {
+        self.0 = std::fs::File::open("/dev/null").ok();
+    }
+
+    /// Closes the connection that waits longest; says whether the spare descriptor was there for it.
+    async fn shed_one(&mut self, listener: &TcpListener) -> bool {
+        if self.0.take().is_none() {
+            self.refill();
+            return false;
+        }
+        // Bounded: whoever waited may have gone, and the descriptor may have gone to somebody else.
+        let _ = tokio::time::timeout(Duration::from_millis(10), listener.accept()).await;
+        self.refill();
+        true
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].iter().any(|errno| code == Some(errno.raw_os_error()))
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -107,7 +140,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Accepts on the TLS port.
 pub(crate) async fn accept_https(shared: Arc<Shared>, listener: TcpListener) {
     let (stop, places) = (shared.leaving.stop_accepting.clone(), shared.limits.max_connections);
-    let over = || shared.metrics.connection_ended("over_limit");
+    let over = |reason| shared.metrics.connection_ended(reason);
     let serve = |socket, from: SocketAddr, place| {
         shared.metrics.accepted_https.increment();
         let held = Held { _place: place, _open: shared.metrics.open_https.hold() };
@@ -132,9 +165,21 @@ pub(crate) struct Held {
 async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, held: Held) {
     keep_alive(&socket);
     let activity = Activity::new();
-    let io = WatchedIo::new(socket, Arc::clone(&activity));
-    // One deadline for the ClientHello and all that follows it.
+    let mut io = WatchedIo::new(socket, Arc::clone(&activity));
+    // One deadline for the load balancer's header, the ClientHello and all that follows it.
     let deadline = Instant::now() + shared.limits.handshake;
+    let mut client = client;
+    if shared.proxy_protocol {
+        match timeout_at(deadline, load_balancer::read_client(&mut io)).await {
+            Ok(Ok(told)) => client = told.unwrap_or(client),
+            Ok(Err(absent)) => return shared.metrics.connection_ended(absent.reason()),
+            Err(_) => return shared.metrics.handshake("timeout"),
+        }
+    }
+    let guest = match shared.addresses.admit(client) {
+        Ok(guest) => guest,
+        Err(too_much) => return shared.metrics.connection_ended(too_much.reason()),
+    };
     let (sni, found, stream) = match timeout_at(deadline, shake_hands(&shared, io)).await {
         Ok(Ok(done)) => done,
         Ok(Err(outcome)) => return shared.metrics.handshake(outcome),
@@ -157,16 +202,22 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
         heads: None,
         activity: Arc::clone(&activity),
         registration,
+        guest,
         shared: Arc::clone(&shared),
         _held: held,
     };
-    let driven = Driven { activity, finish: finish.clone(), limits: &shared.limits, leaving: &shared.leaving, is_http2 };
+    let driven =
+        Driven { activity: Arc::clone(&activity), finish: finish.clone(), limits: &shared.limits, leaving: &shared.leaving, is_http2 };
     let ended = if is_http2 {
         // Ends the tasks of the connection's streams together with it, however it ends.
         let end = CancellationToken::new();
         let _end_streams = end.clone().drop_guard();
-        let served = http2_builder(&shared.limits, end).serve_connection(TokioIo::new(stream), Requests(Arc::new(connection)));
-        driven.drive(served).await
+        let connection = Arc::new(connection);
+        let of_address = Arc::clone(&connection);
+        let may_reset = Box::new(move || of_address.shared.addresses.reset(&of_address.guest).map_err(TooMuch::reason));
+        let io = Frames::new(stream, Arc::clone(&activity), &shared.limits, may_reset);
+        let served = http2_builder(&shared.limits, end).serve_connection(TokioIo::new(io), Requests(connection));
+        driven.drive(served).await.or_else(|| activity.flood())
     } else {
         let (io, heads) = Scanned::new(stream, shared.limits.max_header_bytes + 1024);
         connection.heads = Some(heads);
@@ -245,6 +296,8 @@ fn http2_builder(limits: &Limits, end: CancellationToken) -> http2::Builder<Stre
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_concurrent_streams)
+        // WebSocket over HTTP/2 (RFC 8441).
+        .enable_connect_protocol()
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -325,10 +378,11 @@ impl Driven<'_> {
         loop {
             tokio::select! {
                 _ = &mut served => return finishing,
-                () = self.finish.cancelled(), if cut_off.is_none() => {
+                () = self.finish.cancelled(), if finishing != Some("removed") => {
                     served.as_mut().finish();
                     finishing = Some("removed");
-                    cut_off = Some(Instant::now() + self.limits.close_grace);
+                    let soon = Instant::now() + self.limits.close_grace;
+                    cut_off = Some(cut_off.map_or(soon, |earlier| earlier.min(soon)));
                 }
                 _ = phase.changed(), if finishing.is_none() => {
                     let now = *phase.borrow_and_update();
@@ -357,7 +411,8 @@ impl Driven<'_> {
                         Verdict::Finish(reason) if finishing.is_none() => {
                             served.as_mut().finish();
                             finishing = Some(reason);
-                            cut_off = cut_off.or_else(|| (reason == "idle").then(|| Instant::now() + self.limits.close_grace));
+                            let rest = if reason == "idle" { self.limits.close_grace } else { self.limits.connection_lifetime };
+                            cut_off = cut_off.or(Some(Instant::now() + rest));
                         }
                         Verdict::Finish(_) => {}
                     }

@@ -1,9 +1,11 @@
-//! Connections to the origin: plain HTTP/1.1, kept for reuse, bounded in number.
+//! Connections to the origin: HTTP/1.1, kept for reuse, or HTTP/2, shared; plain or over TLS; bounded in number.
 //!
 //! Arrives: a request with the headers the origin may believe. Leaves: its answer, while the body still flows. Goes wrong: an
 //! [`OriginError`] that says whether to answer 502, 503 or 504. A request is sent a second time only when the kept connection it was
 //! given to died without a byte of an answer, and only when that cannot do anything twice: it has no body and its method is idempotent,
 //! or none of it was written.
+
+mod connect;
 
 use std::{
     collections::VecDeque,
@@ -11,25 +13,28 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, StatusCode};
+use http::{
+    Method, Request, Response, StatusCode, Uri,
+    header::{CONNECTION, HOST},
+};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::{TrySendError, http1, http2},
 };
-use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
+use self::connect::{Connector, Sender, Version};
 use crate::{
     body::{Upload, UploadProgress, UploadState},
-    config::Limits,
+    config::{Limits, OriginProtocol},
 };
 
-/// The most bytes buffered from the origin at once: large reads are what makes large bodies cheap.
-const BUFFER_BYTES: usize = 256 * 1024;
+/// Requests at once on one HTTP/2 connection to the origin; common servers take no more.
+const MAX_SHARED: usize = 100;
 
 /// Why the origin gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,13 @@ pub(crate) enum OriginError {
     /// It could not be reached.
     #[error("cannot connect to the origin {address}")]
     Unreachable {
+        address: String,
+        #[source]
+        cause: std::io::Error,
+    },
+    /// It cannot be trusted, or does not speak TLS or the HTTP asked for.
+    #[error("TLS with the origin {address} failed")]
+    Tls {
         address: String,
         #[source]
         cause: std::io::Error,
@@ -56,6 +68,9 @@ pub(crate) enum OriginError {
     /// The client's upload stalled.
     #[error("the client's upload made no progress")]
     UploadStalled,
+    /// The client's upload is larger than allowed.
+    #[error("the client's upload is larger than allowed")]
+    UploadTooLarge,
     /// The client went away or its upload could not be read.
     #[error("the client's upload broke off")]
     UploadBroken,
@@ -65,10 +80,11 @@ impl OriginError {
     /// What the client is answered.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Unreachable { .. } | Self::Failed(_) => StatusCode::BAD_GATEWAY,
+            Self::Unreachable { .. } | Self::Tls { .. } | Self::Failed(_) => StatusCode::BAD_GATEWAY,
             Self::ConnectTimedOut(_) | Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::UploadStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::UploadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UploadBroken => StatusCode::BAD_REQUEST,
         }
     }
@@ -77,37 +93,68 @@ impl OriginError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } => "origin_unreachable",
+            Self::Tls { .. } => "origin_tls",
             Self::ConnectTimedOut(_) => "origin_connect_timeout",
             Self::Busy => "origin_busy",
             Self::Failed(_) => "origin_failed",
             Self::TimedOut => "origin_timeout",
             Self::UploadStalled => "upload_stalled",
+            Self::UploadTooLarge => "upload_too_large",
             Self::UploadBroken => "upload_broken",
         }
     }
 }
 
 /// The origin, with the connections kept to it.
-#[derive(Debug)]
 pub(crate) struct Origin {
-    address: String,
+    connector: Connector,
     limits: Limits,
+    http2: bool,
     places: Arc<Semaphore>,
     kept: Mutex<VecDeque<Kept>>,
+    shared: Mutex<Vec<Shared>>,
+}
+
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origin").field("address", &self.connector.address).finish_non_exhaustive()
+    }
 }
 
 /// A connection that is being used, or could be.
 #[derive(Debug)]
 struct Kept {
-    sender: SendRequest<Upload>,
+    sender: http1::SendRequest<Upload>,
     since: Instant,
     place: OwnedSemaphorePermit,
 }
 
-/// A connection that is being used; it closes unless it is given back.
+/// An HTTP/2 connection, which many requests use at once; each holds a reference.
+#[derive(Clone, Debug)]
+struct Shared {
+    sender: http2::SendRequest<Upload>,
+    requests: Arc<()>,
+}
+
+#[derive(Debug)]
+enum Connection {
+    Http1(http1::SendRequest<Upload>),
+    Http2(Shared),
+}
+
+impl Connection {
+    async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(shared) => shared.sender.try_send_request(request).await,
+        }
+    }
+}
+
+/// A connection that is being used; one of HTTP/1.1 closes unless it is given back.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    sender: SendRequest<Upload>,
+    connection: Connection,
     place: OwnedSemaphorePermit,
     origin: Arc<Origin>,
     reused: bool,
@@ -116,15 +163,31 @@ pub(crate) struct Lease {
 impl Lease {
     /// Keeps the connection for the next request.
     pub(crate) fn give_back(self) {
-        let Self { sender, place, origin, .. } = self;
-        origin.keep(Kept { sender, since: Instant::now(), place });
+        let Self { connection, place, origin, .. } = self;
+        if let Connection::Http1(sender) = connection {
+            origin.keep(Kept { sender, since: Instant::now(), place });
+        }
+    }
+
+    /// Takes a connection that failed from those that are shared, so that the next try is on another.
+    fn forget(&self) {
+        if let Connection::Http2(failed) = &self.connection {
+            let mut shared = self.origin.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.retain(|shared| !Arc::ptr_eq(&shared.requests, &failed.requests));
+        }
     }
 }
 
 impl Origin {
-    pub(crate) fn new(address: String, limits: Limits) -> Arc<Self> {
+    /// The origin at an address.
+    ///
+    /// # Errors
+    /// What TLS needs cannot be read.
+    pub(crate) fn new(address: String, protocol: &OriginProtocol, limits: Limits) -> std::io::Result<Arc<Self>> {
         let places = Arc::new(Semaphore::new(limits.max_origin_connections));
-        Arc::new(Self { address, limits, places, kept: Mutex::default() })
+        let connector = Connector::new(address, protocol)?;
+        let (kept, shared) = (Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { connector, limits, http2: protocol.http2, places, kept, shared }))
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -137,10 +200,15 @@ impl Origin {
         progress: &UploadProgress,
     ) -> Result<(Response<Incoming>, Lease), OriginError> {
         let began = Instant::now();
+        // HTTP/1.1 is what a WebSocket is asked for in.
+        let version = if self.http2 && !request.headers().contains_key(http::header::UPGRADE) { Version::Http2 } else { Version::Http1 };
+        if version == Version::Http2 {
+            address_for_http2(&mut request);
+        }
         loop {
-            let mut lease = self.lease().await?;
+            let mut lease = self.lease(version).await?;
             let again = repeatable(&request).then(|| copy(&request));
-            let sent = lease.sender.try_send_request(request);
+            let sent = lease.connection.send(request);
             let failed = match self.answered(sent, began, progress).await? {
                 Ok(answer) => return Ok((answer, lease)),
                 Err(failed) => failed,
@@ -151,10 +219,12 @@ impl Origin {
             match progress.state() {
                 UploadState::Stalled => return Err(OriginError::UploadStalled),
                 UploadState::Broken => return Err(OriginError::UploadBroken),
+                UploadState::TooLarge => return Err(OriginError::UploadTooLarge),
                 UploadState::MovedAt(_) => {}
             }
             // Only a connection that was kept can have died of old age; a new one that fails says something about the origin.
             let died = error.is_canceled() || error.is_closed() || error.is_incomplete_message() || is_io(&error);
+            lease.forget();
             request = match unsent.or(again.filter(|_| died)) {
                 Some(request) if lease.reused => request,
                 _ => return Err(OriginError::Failed(error)),
@@ -169,7 +239,7 @@ impl Origin {
             let moved = match progress.state() {
                 UploadState::MovedAt(moved) => moved.max(began),
                 // The answer's own error is on its way.
-                UploadState::Stalled | UploadState::Broken => Instant::now(),
+                UploadState::Stalled | UploadState::Broken | UploadState::TooLarge => Instant::now(),
             };
             let deadline = moved + self.limits.origin_response;
             tokio::select! {
@@ -183,29 +253,38 @@ impl Origin {
         }
     }
 
-    async fn lease(self: &Arc<Self>) -> Result<Lease, OriginError> {
-        if let Some(Kept { sender, place, .. }) = self.take_kept() {
-            return Ok(Lease { sender, place, origin: Arc::clone(self), reused: true });
-        }
+    async fn lease(self: &Arc<Self>, version: Version) -> Result<Lease, OriginError> {
         let deadline = Instant::now() + self.limits.origin_connect;
+        if version == Version::Http1
+            && let Some(Kept { sender, place, .. }) = self.take_kept()
+        {
+            return Ok(Lease { connection: Connection::Http1(sender), place, origin: Arc::clone(self), reused: true });
+        }
         let Ok(Ok(place)) = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await else {
             return Err(OriginError::Busy);
         };
-        let io = timeout_at(deadline, TcpStream::connect(self.address.as_str()))
-            .await
-            .map_err(|_| OriginError::ConnectTimedOut(self.address.clone()))?
-            .map_err(|cause| OriginError::Unreachable { address: self.address.clone(), cause })?;
-        // Without it small writes wait for acknowledgements; if it cannot be set, they do.
-        let _ = io.set_nodelay(true);
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(io)).await.map_err(OriginError::Failed)?;
-        // Ends when the sender and the body are gone; each wait within is bounded by whoever holds those.
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(error = telemetry::error_chain(&error), "a connection to the origin ended");
+        let lease = |connection, reused| Lease { connection, place, origin: Arc::clone(self), reused };
+        if version == Version::Http2
+            && let Some(shared) = self.shared_with_room()
+        {
+            return Ok(lease(Connection::Http2(shared), true));
+        }
+        Ok(match self.connector.open(version, deadline, &self.limits).await? {
+            Sender::Http1(sender) => lease(Connection::Http1(sender), false),
+            Sender::Http2(sender) => {
+                let shared = Shared { sender, requests: Arc::new(()) };
+                self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(shared.clone());
+                lease(Connection::Http2(shared), false)
             }
-        });
-        Ok(Lease { sender, place, origin: Arc::clone(self), reused: false })
+        })
+    }
+
+    /// An HTTP/2 connection that is open and not too busy.
+    fn shared_with_room(&self) -> Option<Shared> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|shared| !shared.sender.is_closed());
+        // One reference is the list's own.
+        shared.iter().find(|shared| Arc::strong_count(&shared.requests) <= MAX_SHARED && shared.sender.is_ready()).cloned()
     }
 
     /// The connection that was used last and is still good; older ones are closed on the way.
@@ -246,6 +325,22 @@ pub(crate) async fn look(address: &str, wait: Duration) -> Result<(), OriginErro
         Ok(Ok(_)) => Ok(()),
         Ok(Err(cause)) => Err(OriginError::Unreachable { address: address.to_owned(), cause }),
         Err(_) => Err(OriginError::ConnectTimedOut(address.to_owned())),
+    }
+}
+
+/// Moves the host to where HTTP/2 has it, and drops what HTTP/2 has not.
+///
+/// Source: RFC 9113, sections 8.2.2 and 8.3.1.
+fn address_for_http2(request: &mut Request<Upload>) {
+    *request.version_mut() = http::Version::HTTP_2;
+    let host = request.headers_mut().remove(HOST);
+    // It names `te`, which HTTP/2 lets pass and which must.
+    request.headers_mut().remove(CONNECTION);
+    let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+    // `https` is what the client asked in, whatever lies between us and the origin. Both parts were read as such before.
+    if let Ok(uri) = Uri::builder().scheme("https").authority(authority).path_and_query(target).build() {
+        *request.uri_mut() = uri;
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! Arrives: TCP connections. Leaves: what a function of the request says. Goes wrong: as on the TLS port, by limits and deadlines.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,21 +18,38 @@ use crate::{
     drain::Phase,
     edge::Shared,
     listener::{self, Driven},
+    load_balancer::{self, NoHeader},
+    port80, private,
     watch::{Activity, WatchedIo},
 };
 
-/// What a plain port answers.
-pub(crate) type Answers = fn(&Shared, &Request<Incoming>) -> Response<String>;
+/// Which plain port it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Strangers'.
+    Http,
+    /// The operator's. A load balancer that looks at its health may begin with a PROXY header there, as it does on the TLS port.
+    Private,
+}
+
+impl Port {
+    fn answer(self, shared: &Shared, request: &Request<Incoming>) -> Response<String> {
+        match self {
+            Self::Http => port80::answer(shared, request),
+            Self::Private => private::answer(shared, request),
+        }
+    }
+}
 
 /// Accepts on a plain port.
-pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken, answers: Answers) {
-    let (places, over) = (shared.limits.max_plain_connections, || shared.metrics.connection_ended("over_limit_plain"));
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken, port: Port) {
+    let (places, over) = (shared.limits.max_plain_connections, |reason| shared.metrics.connection_ended(reason));
     let serve = |socket, _: SocketAddr, place| {
         let (shared, end) = (Arc::clone(&shared), shared.leaving.end.clone());
         shared.leaving.tasks.clone().spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}
-                () = serve(shared, socket, answers) => {}
+                () = serve(shared, socket, port) => {}
             }
             drop(place);
         });
@@ -37,13 +57,18 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: Can
     listener::accept(listener, places, stop, over, serve).await;
 }
 
-async fn serve(shared: Arc<Shared>, socket: TcpStream, answers: Answers) {
+async fn serve(shared: Arc<Shared>, mut socket: TcpStream, port: Port) {
     listener::keep_alive(&socket);
+    if port == Port::Private
+        && let Err(reason) = skip_proxy_header(&mut socket, shared.limits.header_read).await
+    {
+        return shared.metrics.connection_ended(reason);
+    }
     let activity = Activity::new();
     let io = TokioIo::new(WatchedIo::new(socket, Arc::clone(&activity)));
     let service = service_fn(|request: Request<Incoming>| {
         let guard = activity.request();
-        let (parts, text) = answers(&shared, &request).into_parts();
+        let (parts, text) = port.answer(&shared, &request).into_parts();
         let mut answer = Response::from_parts(parts, Answer::own(text, Some(guard)));
         if shared.leaving.phase() != Phase::Serving {
             answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
@@ -56,6 +81,21 @@ async fn serve(shared: Arc<Shared>, socket: TcpStream, answers: Answers) {
     if let Some(reason) = driven.drive(served).await {
         shared.metrics.connection_ended(reason);
     }
+}
+
+/// Reads over a PROXY header where there is one; what it says does not matter here.
+async fn skip_proxy_header(socket: &mut TcpStream, wait: Duration) -> Result<(), &'static str> {
+    let skipped = timeout(wait, async {
+        let mut first = [0];
+        match socket.peek(&mut first).await {
+            Ok(1) if load_balancer::may_begin_with(first[0]) => {
+                load_balancer::read_client(socket).await.map(drop).map_err(NoHeader::reason)
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err("gone"),
+        }
+    });
+    skipped.await.unwrap_or(Err("no_request"))
 }
 
 /// An answer of a few words.

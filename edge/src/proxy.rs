@@ -18,22 +18,24 @@ use std::{
 use domains::Hostname;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_TYPE, UPGRADE},
+    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 use hyper::{body::Incoming, service::Service};
 
 use crate::{
+    addresses::Guest,
     authority,
     body::{Answer, Upload, UploadProgress},
     connections::Registration,
     drain::Phase,
     edge::Shared,
     forwarding::{self, Known, REQUEST_ID},
-    framing::Heads,
+    framing::{self, Heads},
     listener::Held,
     names::Match,
     tunnel,
     watch::{Activity, RequestGuard},
+    websocket::{self, Asked},
 };
 
 /// A connection after its handshake.
@@ -48,6 +50,7 @@ pub(crate) struct Connection {
     pub(crate) heads: Option<Heads>,
     pub(crate) activity: Arc<Activity>,
     pub(crate) registration: Registration,
+    pub(crate) guest: Guest,
     pub(crate) shared: Arc<Shared>,
     pub(crate) _held: Held,
 }
@@ -87,7 +90,7 @@ impl Connection {
             Ok(answer) => answer,
             Err((refused, guard)) => {
                 self.shared.metrics.request_refused(refused.reason);
-                own_answer(refused, guard, &request_id, self.is_http2)
+                self.own_answer(refused, guard, &request_id)
             }
         };
         if !self.is_http2 && self.shared.leaving.phase() != Phase::Serving && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -111,10 +114,10 @@ impl Connection {
         if let Err(refused) = self.check(&request) {
             return Err((refused, guard));
         }
-        let upgrade = wanted_upgrade(&request);
+        let upgrade = websocket::asked_for(&request);
         let client_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let progress = UploadProgress::new();
-        let request = match self.to_origin(request, request_id, upgrade, &progress) {
+        let request = match self.to_origin(request, request_id, upgrade.as_ref(), &progress) {
             Ok(request) => request,
             Err(refused) => return Err((refused, guard)),
         };
@@ -125,15 +128,19 @@ impl Connection {
                     hostname = %self.sni, request_id = request_id.to_str().unwrap_or_default(),
                     code = error.reason(), error = telemetry::error_chain(&error), "no answer from the origin"
                 );
-                let refused = Refused { status: error.status(), reason: error.reason(), words: words_of(error.status()), close: false };
+                // What is left of an upload that went wrong is not waited for.
+                let (status, close) = (error.status(), error.status().is_client_error());
+                let refused = Refused { status, reason: error.reason(), words: words_of(status), close };
                 return Err((refused, guard));
             }
         };
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client) = client_upgrade else {
-                let words = "The site answered in a protocol nobody asked for.";
-                return Err((Refused { status: StatusCode::BAD_GATEWAY, reason: "origin_failed", words, close: false }, guard));
-            };
+        if let Err(words) = websocket::agrees(upgrade.as_ref(), &answer) {
+            return Err((Refused { status: StatusCode::BAD_GATEWAY, reason: "origin_failed", words, close: false }, guard));
+        }
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(asked)) = (answer.status(), client_upgrade, upgrade) {
+            if let Some(heads) = &self.heads {
+                heads.switch_protocols();
+            }
             let origin = hyper::upgrade::on(&mut answer);
             let ends = tunnel::Ends {
                 finish: self.registration.finish.clone(),
@@ -143,12 +150,14 @@ impl Connection {
             };
             // The connection stays registered, and counted, for as long as its tunnel lives.
             let connection = Arc::clone(self);
+            // Over HTTP/2 the connection serves on beside its tunnel, and is not idle while that lives.
+            let (of_answer, of_tunnel) = if self.is_http2 { (None, Some(guard)) } else { (Some(guard), None) };
             self.shared.leaving.tasks.spawn(async move {
                 let ended = tunnel::carry(client, origin, ends).await;
                 connection.shared.metrics.connection_ended(ended);
-                drop((connection, lease));
+                drop((connection, lease, of_tunnel));
             });
-            return Ok(switched(answer, guard));
+            return Ok(websocket::switched(&asked, answer, of_answer));
         }
         let (mut parts, body) = answer.into_parts();
         forwarding::to_client(&mut parts.headers);
@@ -157,14 +166,45 @@ impl Connection {
         Ok(Response::from_parts(parts, Answer::origin(body, self.shared.limits.origin_silence, lease, guard)))
     }
 
+    /// Answers with the operator's page where there is one, and a few words otherwise.
+    fn own_answer(&self, refused: Refused, guard: RequestGuard, request_id: &HeaderValue) -> Response<Answer> {
+        let id = request_id.to_str().unwrap_or_default();
+        let page = self.shared.pages.of(refused.status, id);
+        let (kind, text) = match page {
+            Some(page) => ("text/html; charset=utf-8", page),
+            None => ("text/plain; charset=utf-8", format!("{}\n{}\nrequest {id}\n", refused.status, refused.words)),
+        };
+        let mut answer = Response::new(Answer::own(text, Some(guard)));
+        *answer.status_mut() = refused.status;
+        let headers: &mut HeaderMap = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(REQUEST_ID, request_id.clone());
+        if matches!(refused.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if refused.close && !self.is_http2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
     /// Refuses what must not reach the origin.
     fn check(&self, request: &Request<Incoming>) -> Result<(), Refused> {
-        let clear = self.heads.as_ref().is_none_or(|heads| heads.next_is_clear(request.headers()));
-        if !clear {
-            let words = "The request's length can be read in two ways.";
-            return Err(Refused { status: StatusCode::BAD_REQUEST, reason: "ambiguous_length", words, close: true });
+        let unclear = |reason| {
+            let words = "The request can be read in more than one way.";
+            Refused { status: StatusCode::BAD_REQUEST, reason, words, close: true }
+        };
+        self.heads.as_ref().map_or(Ok(()), Heads::next).and_then(|()| framing::check(request)).map_err(unclear)?;
+        self.shared.addresses.request(&self.guest).map_err(|too_much| {
+            let words = "Too many requests come from your address. Please wait a moment.";
+            Refused { status: StatusCode::TOO_MANY_REQUESTS, reason: too_much.reason(), words, close: true }
+        })?;
+        if hyper::body::Body::size_hint(request.body()).lower() > self.shared.limits.max_body_bytes {
+            let words = "The upload is larger than this site takes.";
+            return Err(Refused { status: StatusCode::PAYLOAD_TOO_LARGE, reason: "upload_too_large", words, close: true });
         }
-        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        let tunnels = *request.method() == Method::CONNECT && websocket::over_http2(request).is_none();
+        if tunnels || *request.method() == Method::TRACE {
             let words = "This method is not served here.";
             return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, reason: "method", words, close: true });
         }
@@ -190,7 +230,7 @@ impl Connection {
         &self,
         request: Request<Incoming>,
         request_id: &HeaderValue,
-        upgrade: Option<HeaderValue>,
+        upgrade: Option<&Asked>,
         progress: &Arc<UploadProgress>,
     ) -> Result<Request<Upload>, Refused> {
         let (mut parts, body) = request.into_parts();
@@ -205,55 +245,16 @@ impl Connection {
             request_id,
         };
         forwarding::to_origin(&mut parts.headers, known);
-        if let Some(protocol) = upgrade {
-            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            parts.headers.insert(UPGRADE, protocol);
+        if let Some(asked) = upgrade {
+            asked.ask(&mut parts);
         }
         let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         parts.uri = Uri::builder().path_and_query(target).build().map_err(|_| unreadable)?;
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        let body = Upload::new(body, self.shared.limits.upload_stall, Arc::clone(progress));
+        let body = Upload::new(body, self.shared.limits.upload_stall, self.shared.limits.max_body_bytes, Arc::clone(progress));
         Ok(Request::from_parts(parts, body))
     }
-}
-
-/// The one protocol a client may switch to: anything else, `h2c` above all, would carry requests past every check here.
-fn wanted_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
-    let asks = |name: http::HeaderName, word: &str| {
-        let values = request.headers().get_all(name);
-        values
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|it| it.trim().eq_ignore_ascii_case(word))
-    };
-    let whole =
-        request.version() == Version::HTTP_11 && *request.method() == Method::GET && hyper::body::Body::is_end_stream(request.body());
-    (whole && asks(CONNECTION, "upgrade") && asks(UPGRADE, "websocket")).then(|| HeaderValue::from_static("websocket"))
-}
-
-fn switched(answer: Response<Incoming>, guard: RequestGuard) -> Response<Answer> {
-    let (mut parts, _) = answer.into_parts();
-    let protocol = parts.headers.remove(UPGRADE);
-    forwarding::to_client(&mut parts.headers);
-    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    parts.headers.insert(UPGRADE, protocol.unwrap_or_else(|| HeaderValue::from_static("websocket")));
-    parts.extensions.clear();
-    Response::from_parts(parts, Answer::own("", Some(guard)))
-}
-
-fn own_answer(refused: Refused, guard: RequestGuard, request_id: &HeaderValue, is_http2: bool) -> Response<Answer> {
-    let text = format!("{}\n{}\nrequest {}\n", refused.status, refused.words, request_id.to_str().unwrap_or_default());
-    let mut answer = Response::new(Answer::own(text, Some(guard)));
-    *answer.status_mut() = refused.status;
-    let headers: &mut HeaderMap = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(REQUEST_ID, request_id.clone());
-    if refused.close && !is_http2 {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    answer
 }
 
 fn words_of(status: StatusCode) -> &'static str {
@@ -262,6 +263,7 @@ fn words_of(status: StatusCode) -> &'static str {
         StatusCode::SERVICE_UNAVAILABLE => "The site is too busy. Please try again.",
         StatusCode::REQUEST_TIMEOUT => "The upload made no progress.",
         StatusCode::BAD_REQUEST => "The upload broke off.",
+        StatusCode::PAYLOAD_TOO_LARGE => "The upload is larger than this site takes.",
         _ => "The site cannot be reached at the moment.",
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -36,6 +36,8 @@ pub(crate) struct Activity {
     blocked_since: AtomicU64,
     blocked_progress: AtomicU64,
     last_write: AtomicU64,
+    header_open_since: AtomicU64,
+    flood: OnceLock<&'static str>,
     reset_on_close: AtomicBool,
     bodies: Mutex<Vec<Arc<AtomicU64>>>,
 }
@@ -62,6 +64,8 @@ impl Activity {
             blocked_since: AtomicU64::new(0),
             blocked_progress: AtomicU64::new(0),
             last_write: AtomicU64::new(1),
+            header_open_since: AtomicU64::new(0),
+            flood: OnceLock::new(),
             reset_on_close: AtomicBool::new(false),
             bodies: Mutex::default(),
         })
@@ -88,6 +92,30 @@ impl Activity {
         self.reading_since.store(0, Ordering::Relaxed);
     }
 
+    /// A header that the connection's protocol delimits has begun, or none is on its way.
+    pub(crate) fn header_open(&self, open: bool) {
+        match open {
+            true if self.is_header_open() => {}
+            true => self.header_open_since.store(self.now(), Ordering::Relaxed),
+            false => self.header_open_since.store(0, Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn is_header_open(&self) -> bool {
+        self.header_open_since.load(Ordering::Relaxed) > 0
+    }
+
+    /// The client sent too much of something; the connection is about to fail for it.
+    pub(crate) fn flooded(&self, flood: &'static str) {
+        // The first reason is the one that counts.
+        let _ = self.flood.set(flood);
+    }
+
+    /// What the client sent too much of.
+    pub(crate) fn flood(&self) -> Option<&'static str> {
+        self.flood.get().copied()
+    }
+
     /// Closing resets the connection, so that the kernel does not go on offering bytes nobody reads.
     pub(crate) fn reset_on_close(&self) {
         self.reset_on_close.store(true, Ordering::Relaxed);
@@ -97,6 +125,10 @@ impl Activity {
     pub(crate) fn verdict(&self, limits: &Limits, partial_heads_show: bool) -> Verdict {
         if self.write_stalled(limits) {
             return Verdict::Abort("client_does_not_read");
+        }
+        let header_open = self.header_open_since.load(Ordering::Relaxed);
+        if header_open > 0 && self.since(header_open) > limits.header_read {
+            return Verdict::Abort("slow_header");
         }
         let active = self.active.load(Ordering::Relaxed) > 0;
         if active {
@@ -311,6 +343,20 @@ mod tests {
         assert_eq!(activity.verdict(&limits(), true), Verdict::Keep);
         pass(6).await;
         assert_eq!(activity.verdict(&limits(), true), Verdict::Abort("slow_header"));
+        assert_eq!(activity.verdict(&limits(), false), Verdict::Keep);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_block_must_end_even_while_other_requests_are_answered() {
+        let activity = Activity::new();
+        let _request = activity.request();
+        activity.header_open(true);
+        pass(6).await;
+        activity.header_open(true);
+        assert_eq!(activity.verdict(&limits(), false), Verdict::Keep);
+        pass(6).await;
+        assert_eq!(activity.verdict(&limits(), false), Verdict::Abort("slow_header"));
+        activity.header_open(false);
         assert_eq!(activity.verdict(&limits(), false), Verdict::Keep);
     }
 

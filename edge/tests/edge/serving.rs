@@ -239,6 +239,62 @@ async fn a_websocket_is_carried_both_ways() {
     assert_eq!(&back, b"hello through the tunnel");
 }
 
+#[tokio::test]
+async fn a_websocket_over_http2_is_carried_beside_other_requests() {
+    let setup = Setup::configured(&[SHOP], |config| {
+        config.limits.idle = Duration::from_millis(200);
+        config.limits.close_grace = Duration::from_millis(100);
+    })
+    .await;
+    let mut sender = client::h2(setup.https(), SHOP).await;
+    let ask = |path: &str, protocol: &'static str| {
+        let mut request =
+            Request::connect(format!("https://{SHOP}{path}")).header("sec-websocket-version", "13").body(client::empty()).unwrap();
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static(protocol));
+        request
+    };
+    // What the server allows is known once its settings have come.
+    client::text(sender.send_request(client::get_h2(SHOP, "/echo")).await.unwrap()).await;
+    let answer = sender.send_request(ask("/socket", "websocket")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(!answer.headers().contains_key("sec-websocket-accept") && !answer.headers().contains_key("upgrade"));
+    let mut tunnel = hyper_util::rt::TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    for turn in 0..5 {
+        tunnel.write_all(b"hello through the tunnel").await.unwrap();
+        let mut back = [0; 24];
+        timeout(SOON, tunnel.read_exact(&mut back)).await.unwrap().unwrap();
+        assert_eq!(&back, b"hello through the tunnel");
+        let beside = sender.send_request(client::get_h2(SHOP, "/echo")).await.unwrap();
+        assert_eq!(beside.status(), StatusCode::OK, "{turn}");
+        // Longer than a connection may be idle, which one with a tunnel is not.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    // The origin's no is the client's no; a yes that is no WebSocket's is none; and nothing else is tunnelled.
+    for (path, protocol, status) in [("/nowhere", "websocket", 404), ("/echo", "websocket", 502), ("/socket", "connect-udp", 405)] {
+        let answer = sender.send_request(ask(path, protocol)).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path} {protocol}");
+    }
+    drop(tunnel);
+    crate::setup::eventually("the idle connection ends", async || sender.is_closed()).await;
+}
+
+#[tokio::test]
+async fn an_operators_own_page_is_shown_with_the_requests_id() {
+    let pages = tempfile::tempdir().unwrap();
+    std::fs::write(pages.path().join("502.html"), "<h1>Back soon</h1> {request_id}").unwrap();
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let setup = Setup::configured(&[SHOP], |config| {
+        config.origin = nobody.to_string();
+        config.error_pages = Some(pages.path().to_owned());
+    })
+    .await;
+    let answer = client::fetch(setup.https(), SHOP, "/").await;
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
+    let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert_eq!(client::text(answer).await, format!("<h1>Back soon</h1> {id}"));
+}
+
 /// Opens a WebSocket to the origin that sends everything back.
 pub(crate) async fn websocket(setup: &Setup) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let mut stream = client::connect(setup.https(), SHOP).await.unwrap();
