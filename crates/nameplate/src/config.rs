@@ -4,7 +4,15 @@
 //! value that does not read is reported at once, before anything is bound. The documentation of each key stands beside its reading, so that
 //! `nameplate config` prints what is true.
 
-use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use domains::{CaaIssuer, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
 
@@ -41,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) timer: Option<Duration>,
     /// How long the timer leaves a due entry to its own message.
     pub(crate) timer_grace: Duration,
+    /// How many workers receive from the queues.
+    pub(crate) workers: NonZeroUsize,
     /// Whether the change feed is read.
     pub(crate) stream: bool,
     /// How often the edge looks at the index.
@@ -338,6 +348,12 @@ impl Config {
             optional(at_least(Duration::from_millis(50))),
         );
         let grace = r.read("timer.grace", "2s", "How long the timer leaves a due domain to its own message.", duration);
+        let workers = r.read(
+            "workers",
+            "1",
+            "How many workers take from the queues side by side; each looks at 60 hostnames and works on 80 orders at once.",
+            parsed::<NonZeroUsize>("a number from 1 on"),
+        );
         let stream = r.read("stream", "on", "Whether changes are routed at once; off leaves all to the timer.", on_off);
         let edge_poll = r.read("edge.poll", "500ms", "How often the edge looks at the index.", at_least(Duration::from_millis(50)));
         let drain = r.read("drain", "5s", "How long stopping may take.", duration);
@@ -404,6 +420,7 @@ impl Config {
             origin: origin_url?,
             timer: timer?,
             timer_grace: grace?,
+            workers: workers?,
             stream: stream?,
             edge_poll: edge_poll?,
             drain: drain?,
