@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use domains::{
     Clock, Hostname, StateName, TenantId, Timestamp,
-    ledger::{CaLimits, MemoryLedger, forecast},
+    ledger::{BucketShape, CaLimits, MemoryLedger, forecast},
 };
 use futures_util::{StreamExt, stream};
 use system_tests::{
@@ -61,6 +61,27 @@ async fn an_import_under_the_cas_limits_is_never_refused_and_ends_when_it_was_to
         began.elapsed()
     );
     assert!(took.abs_diff(predicted) <= predicted / 10, "told {predicted:?}, took {took:?}");
+}
+
+#[tokio::test]
+async fn a_backlog_longer_than_a_queue_can_delay_drains_as_fast_as_the_pace_allows() {
+    let count = size(300, 1_500);
+    let pace = BucketShape { capacity: 4, refill: Duration::from_secs(5) };
+    let limits = CaLimits { pace, ..CaLimits::unknown("ca.simulated.test") };
+    let mut world = Simulation::new("backlog", LIFETIME).await;
+    world.work_under(&limits, 2);
+    let names: Vec<String> = (0..count).map(|n| format!("shop{n}.brand{}.com", n / 20)).collect();
+    stream::iter(&names).for_each_concurrent(16, |name| world.onboard(name, name.split('.').nth(1).unwrap())).await;
+    let start = world.clock.now();
+    let told = pace.refill * u32::try_from(count).unwrap();
+    world.run_for(told * 2).await;
+    let issued = world.ca.issued();
+    assert_eq!(issued.len(), count, "names without a certificate after twice the time that the pace takes");
+    let last = issued.values().flatten().map(|(at, _)| *at).max().unwrap();
+    let took = Duration::try_from(last.duration_since(start)).unwrap();
+    let written: u64 = world.claims().await.iter().map(|claim| claim.version).sum();
+    println!("{count} names at one each {:?}: {took:?} of {told:?}, {:.1} writes a name", pace.refill, written as f64 / count as f64);
+    assert!(took <= told + told / 10, "the pace takes {told:?}, they took {took:?}");
 }
 
 /// When a name was proved, and how long its certificate took from then on.

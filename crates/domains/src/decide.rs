@@ -13,8 +13,8 @@ use jiff::Timestamp;
 
 use crate::{
     Actor, Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, CertificateWay, ChallengeKind, ChallengeWay, Change, Claim, ClaimId,
-    ClaimKey, Delegation, Disposition, Finding, HistoryEntry, Issuance, IssueError, Issued, Judgement, LastLook, LookSchedule, OrderPlan,
-    Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication, Put, RemovalReason, Renewal, RenewalWindow, Routing,
+    ClaimKey, Delegation, Disposition, Finding, HistoryEntry, Issuance, IssueError, Issued, Judgement, LastLook, LookSchedule, MAX_DELAY,
+    OrderPlan, Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication, Put, RemovalReason, Renewal, RenewalWindow, Routing,
     SiteVersion, State, StoredCertificate, Suspension, TenantId, ZoneSettings, claim::after, ledger::Wait, renewal,
 };
 
@@ -411,15 +411,24 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
     Some(change)
 }
 
+/// How long before a turn that no queue can hold a nudge for the claim is looked at.
+///
+/// Such a turn is left to the timer, which is late by its grace and up to a tick; a bucket that is refilled every tenth of a second has long given
+/// away what was not taken in time, and with a long backlog nearly all turns would be lost. Who comes early is told the same turn, which then is
+/// near enough for a nudge that comes on time.
+const COME_EARLY: Duration = Duration::from_secs(10 * 60);
+
 /// Records that the order waits for its turn: who gives it, and when. Nothing failed. Where the first CA's limits keep it for too long, the next
 /// order goes to the second one, and what was reserved for this one is free.
 pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
     let issuance = issuance_mut(&mut state)?;
     let turns = turns_while_waiting(claim, wait.paused_for.is_some(), wait.until, policy.failover.as_ref(), now);
+    let turn = wait.until.max(after(now, Duration::from_millis(1)));
     let next_look = match turns {
         true => after(now, SHORTEST_WAIT),
-        false => wait.until.max(after(now, Duration::from_millis(1))),
+        false if elapsed(now, turn) > MAX_DELAY => turn.checked_sub(COME_EARLY).unwrap_or(turn),
+        false => turn,
     };
     issuance.next_look = next_look;
     if turns {
@@ -430,7 +439,7 @@ pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, policy: &IssuancePoli
         actor: Actor::Nameplate,
         action: match turns {
             true => "Nothing; the order goes to the second CA, since the first one's limit lasts for too long.".to_owned(),
-            false => format!("Nothing; the order is made at {next_look}, as soon as the CA's limit allows."),
+            false => format!("Nothing; the order is made at {turn}, as soon as the CA's limit allows."),
         },
         about: format!("certificate for {}", claim.key.hostname),
         expected: format!("a free place under the limit of {limit}"),

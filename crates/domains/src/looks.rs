@@ -4,8 +4,8 @@
 //! too long is cut, and said to be.
 //!
 //! The looks are a document of their own, not part of the claim: the claim is written with every look and enters the change feed, and an
-//! answer of DNS may be sixty kilobytes. A look that found what the one before found writes nothing but, now and then, its date, so that a
-//! domain at rest costs no writes.
+//! answer of DNS may be sixty kilobytes. A look that found what the one before found writes nothing here but, now and then, its date: that
+//! of the last look is the claim's.
 
 use std::time::Duration;
 
@@ -22,15 +22,16 @@ const MAX_LOOKS: usize = 5;
 /// well below the size of a document.
 const MAX_RECORDS: usize = 12;
 const MAX_RECORD_CHARS: usize = 200;
-/// How often an unchanged look renews its date.
-const RENEW: Duration = Duration::from_secs(3_600);
+/// How often an unchanged look renews its date. Far more seldom than an active name is looked at: the claim itself says when it was last, and a
+/// second write with each look at each name at rest would say no more.
+const RENEW: Duration = Duration::from_secs(7 * 86_400);
 
 /// One look, and how long it has been all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredLook {
     /// When it was made first.
     pub first: Timestamp,
-    /// When it was last found unchanged, to the hour.
+    /// When it was last found unchanged, to the week. The API adds what the claim knows of it.
     pub last: Timestamp,
     /// What it was made for.
     pub subject: LookSubject,

@@ -36,9 +36,9 @@ fn a_look_that_finds_nothing_new_is_not_written_again_until_its_date_is_old() {
     let Recorded { subject, look } = recorded().remove(0);
     let kept = StoredLooks::default().with(&subject, &look, at(0)).unwrap();
     let again = Look { queries: look.queries + 3, ..look.clone() };
-    assert_eq!(kept.clone().with(&subject, &again, at(3_599)), None);
-    let renewed = kept.with(&subject, &again, at(3_600)).unwrap();
-    assert_eq!((renewed.looks.len(), renewed.looks[0].first, renewed.looks[0].last), (1, at(0), at(3_600)));
+    assert_eq!(kept.clone().with(&subject, &again, at(7 * 86_400 - 1)), None);
+    let renewed = kept.with(&subject, &again, at(7 * 86_400)).unwrap();
+    assert_eq!((renewed.looks.len(), renewed.looks[0].first, renewed.looks[0].last), (1, at(0), at(7 * 86_400)));
 }
 
 #[test]

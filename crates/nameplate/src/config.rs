@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     net::SocketAddr,
-    num::{NonZeroU16, NonZeroU32},
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -101,6 +101,8 @@ pub(crate) struct Config {
     pub(crate) timer: Option<Duration>,
     /// How long the timer leaves a due entry to its own message.
     pub(crate) timer_grace: Duration,
+    /// How many workers receive from the queues.
+    pub(crate) workers: NonZeroUsize,
     /// Whether the change feed is read.
     pub(crate) stream: bool,
     /// How often the edge looks at the index.
@@ -509,6 +511,12 @@ impl Config {
             optional(at_least(Duration::from_millis(50))),
         );
         let grace = r.read("timer.grace", "2s", "How long the timer leaves a due domain to its own message.", duration);
+        let workers = r.read(
+            "workers",
+            "1",
+            "How many workers take from the queues side by side; each looks at 60 hostnames and works on 80 orders at once.",
+            parsed::<NonZeroUsize>("a number from 1 on"),
+        );
         let stream = r.read("stream", "on", "Whether changes are routed at once; off leaves all to the timer.", on_off);
         let edge_poll = r.read("edge.poll", "500ms", "How often the edge looks at the index.", at_least(Duration::from_millis(50)));
         let webhooks_interval = r.read(
@@ -595,6 +603,7 @@ impl Config {
             origin: origin_url?,
             timer: timer?,
             timer_grace: grace?,
+            workers: workers?,
             stream: stream?,
             edge_poll: edge_poll?,
             webhooks: WebhookSettings { interval: webhooks_interval?, allow_private: webhooks_private?, root: webhooks_root? },

@@ -177,7 +177,7 @@ impl Product {
             timer_interval: config.timer,
             stream: config.stream,
         }
-        .start();
+        .start_with(config.workers);
 
         let api = Arc::new(Api {
             table: home.table.clone(),

@@ -6,13 +6,14 @@
 //!
 //! [`Pipeline::start`] runs it beside the clock on the wall; [`Pipeline::settle`] takes what is there now, for whoever moves a clock by hand.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use aws_lambda_events::event::{
     dynamodb::{Event, EventRecord, StreamRecord},
     sqs::{SqsBatchResponse, SqsEvent, SqsMessage},
 };
 use domains::{Step, StoreError};
+use futures_util::future::{join_all, try_join_all};
 use issue_certificate::IssueCertificate;
 use publish_site::PublishSite;
 use route_changes::RouteChanges;
@@ -70,6 +71,12 @@ pub struct Running {
 impl Pipeline {
     /// Starts reading the feed and the queues, and the timer.
     pub fn start(self) -> Running {
+        self.start_with(NonZeroUsize::MIN)
+    }
+
+    /// The same with so many workers: each receives from every queue for itself and works on as many batches as one alone would, as another
+    /// instance of the functions does on AWS. They share nothing but the home. The feed and the timer have one.
+    pub fn start_with(self, workers: NonZeroUsize) -> Running {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let this = Arc::new(self);
@@ -79,8 +86,10 @@ impl Pipeline {
         if let Some(interval) = this.timer_interval {
             tasks.spawn(this.clone().timer_loop(interval, stopped.clone()));
         }
-        for (step, batches) in QUEUES {
-            tasks.spawn(this.clone().queue_loop(step, batches, stopped.clone()));
+        for _ in 0..workers.get() {
+            for (step, batches) in QUEUES {
+                tasks.spawn(this.clone().queue_loop(step, batches, stopped.clone()));
+            }
         }
         Running { stop, tasks }
     }
@@ -101,12 +110,11 @@ impl Pipeline {
                     taken += 1;
                 }
             }
-            for (step, _) in QUEUES {
-                let messages = self.gather(step, Duration::ZERO).await?;
-                if !messages.is_empty() {
-                    self.work(step, messages).await;
-                    taken += 1;
-                }
+            for (step, batches) in QUEUES {
+                // As many at once as beside the clock on the wall.
+                let received = try_join_all((0..batches).map(|_| self.gather(step, Duration::ZERO))).await?;
+                let work = received.into_iter().filter(|messages| !messages.is_empty()).map(|messages| self.work(step, messages));
+                taken += join_all(work).await.len();
             }
             if taken == before {
                 return Ok(taken);
@@ -218,7 +226,7 @@ impl Pipeline {
             Step::PublishSite => self.publish.handle_batch(event).await,
         };
         let done = messages.iter().filter(|message| !is_failed(&response, &message.id));
-        let deleted = futures_util::future::join_all(done.map(|message| self.queues.delete(&message.receipt))).await;
+        let deleted = join_all(done.map(|message| self.queues.delete(&message.receipt))).await;
         for error in deleted.into_iter().filter_map(Result::err) {
             tracing::warn!(step = step.as_str(), %error, "a finished message was not deleted; it comes again and changes nothing");
         }

@@ -1,7 +1,7 @@
 //! What happened: to one domain, and to all of them as one feed.
 
 use bytes::Bytes;
-use domains::{HistoryEntry, Judgement, LOOKS_KIND, StoreError, StoredLook, StoredLooks};
+use domains::{HistoryEntry, Judgement, LOOKS_KIND, LastLook, StoreError, StoredLook, StoredLooks};
 use http::{Response, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,13 @@ pub(crate) async fn looks(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes
             .map_err(|error| StoreError::Defect { detail: format!("the looks of {} do not read: {error}", claim.key) })?,
         None => StoredLooks::default(),
     };
-    let items = stored.looks.into_iter().map(|stored| ExplainedLook { judgement: stored.judge(), stored }).collect();
+    let mut items: Vec<_> = stored.looks.into_iter().map(|stored| ExplainedLook { judgement: stored.judge(), stored }).collect();
+    // An unchanged look is dated by the claim alone.
+    if let (Some(newest), Some(seen)) = (items.first_mut(), &claim.last_look)
+        && *seen == LastLook::of(&newest.judgement, seen.at)
+    {
+        newest.stored.last = newest.stored.last.max(seen.at);
+    }
     json(StatusCode::OK, &LooksPage { items })
 }
 

@@ -3,7 +3,10 @@
 
 mod stand;
 
-use domains::{ClaimKey, Documents, DomainTable, Hostname, LOOKS_KIND, Look, StoredLooks, TenantId, Timestamp};
+use domains::{
+    ClaimKey, Documents, DomainTable, Hostname, LOOKS_KIND, Look, LookSchedule, LookSubject, StoredLooks, TenantId, Timestamp, decide,
+    judge,
+};
 use http::Method;
 use serde_json::Value;
 use stand::{OPERATOR, STARTS_AT, Stand, TENANT};
@@ -23,8 +26,10 @@ async fn looks_are_shown_with_the_judgement_made_again_and_go_with_the_domain() 
     let key = ClaimKey { hostname: Hostname::parse_name("shop.client-brand.com").unwrap(), tenant: TenantId::parse("brand").unwrap() };
     let id = stand.home.claim(&key).await.unwrap().unwrap().claim_id;
     let recorded: Value = serde_json::from_str(RECORDED).unwrap();
-    let (subject, look) =
-        (serde_json::from_value(recorded["subject"].clone()).unwrap(), serde_json::from_value::<Look>(recorded["look"].clone()).unwrap());
+    let (subject, look) = (
+        serde_json::from_value::<LookSubject>(recorded["subject"].clone()).unwrap(),
+        serde_json::from_value::<Look>(recorded["look"].clone()).unwrap(),
+    );
     let kept = StoredLooks::default().with(&subject, &look, STARTS_AT.parse::<Timestamp>().unwrap()).unwrap();
     stand.home.put_document(LOOKS_KIND, id.as_str(), &serde_json::to_string(&kept).unwrap(), None).await.unwrap();
 
@@ -33,6 +38,16 @@ async fn looks_are_shown_with_the_judgement_made_again_and_go_with_the_domain() 
     let item = &shown["items"][0];
     assert_eq!(item["judgement"]["finding"]["code"], "caa.forbids", "{item}");
     assert_eq!(item["look"]["further"]["caa"], recorded["look"]["further"]["caa"]);
+    assert_eq!((item["first"].as_str(), item["last"].as_str()), (Some(STARTS_AT), Some(STARTS_AT)));
+
+    // The next look finds the same. Only the claim is written then, and still the answer says until when it was so.
+    let claim = stand.home.claim(&key).await.unwrap().unwrap();
+    let again = STARTS_AT.parse::<Timestamp>().unwrap() + std::time::Duration::from_secs(86_400);
+    let unchanged = decide::after_look(&claim, None, None, &judge(&look, &subject), &LookSchedule::default(), again, again).unwrap();
+    stand.home.commit(&unchanged).await.unwrap();
+    let (_, shown) = stand.ask(Method::GET, path, Some(TENANT), "").await;
+    let item = &shown["items"][0];
+    assert_eq!((item["first"].as_str().unwrap(), item["last"].as_str().unwrap()), (STARTS_AT, again.to_string().as_str()));
 
     assert_eq!(stand.ask(Method::GET, path, None, "").await.0, 401);
     assert_eq!(stand.ask(Method::DELETE, "/v1/domains/shop.client-brand.com", Some(TENANT), "").await.0, 202);

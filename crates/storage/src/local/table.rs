@@ -101,11 +101,16 @@ fn put_claim(put: &Put<Claim>, writing: &mut Writing<'_>) -> Result<(), Failure>
         }
         Some(expected) => {
             writing.effects.erased = true;
-            let mut update = writing.db.prepare_cached(
-                "UPDATE claims SET version = ?3, state = ?4, padding = zeroblob(?5), item = ?6
-                 WHERE hostname = ?1 AND tenant = ?2 AND version = ?7",
-            )?;
-            update.execute(params![hostname, tenant, claim.version, state, padding, item, expected])?
+            let same_state = "UPDATE claims SET version = ?3, padding = zeroblob(?5), item = ?6
+                 WHERE hostname = ?1 AND tenant = ?2 AND version = ?7 AND state = ?4";
+            let other_state = "UPDATE claims SET version = ?3, state = ?4, padding = zeroblob(?5), item = ?6
+                 WHERE hostname = ?1 AND tenant = ?2 AND version = ?7";
+            let values = params![hostname, tenant, claim.version, state, padding, item, expected];
+            // Most writes leave the state as it is, and SQLite rewrites the indexes of whatever is set.
+            match writing.db.prepare_cached(same_state)?.execute(values)? {
+                0 => writing.db.prepare_cached(other_state)?.execute(values)?,
+                rows => rows,
+            }
         }
     };
     written(rows)
