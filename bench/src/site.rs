@@ -72,6 +72,7 @@ impl Site {
         let bundle = Bundle {
             hostname: hostname.clone(),
             tenant: tenant.clone(),
+            claim: None,
             version,
             certificate_chain: chain,
             sealed_key,

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use crate::{
     Actor, Attempt, CLAIM_SCHEMA, CaChoice, CertificateFacts, CertificateWay, ChallengeKind, ChallengeWay, Change, Claim, ClaimId,
     ClaimKey, Delegation, Disposition, Finding, HistoryEntry, Issuance, IssueError, Issued, Judgement, LastLook, LookSchedule, MAX_DELAY,
-    OrderPlan, Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication, Put, RemovalReason, Renewal, RenewalWindow, Routing,
-    SiteVersion, State, StoredCertificate, Suspension, TenantId, ZoneSettings, claim::after, ledger::Wait, renewal,
+    OrderPlan, Owner, OwnershipToken, PreparedKey, Problem, ProblemCode, Proof, Publication, Put, RemovalReason, Renewal, RenewalWindow,
+    Routing, SiteVersion, State, StoredCertificate, Suspension, TenantId, ZoneSettings, claim::after, ledger::Wait, renewal,
 };
 
 pub use failover::{Failover, next_ca};

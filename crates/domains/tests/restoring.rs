@@ -25,7 +25,7 @@ fn tenant(name: &str) -> TenantId {
 
 fn look(routing: Routing) -> Judgement {
     let (proof, delegation) = (Some(Proof::RoutingRecord), Delegation::None);
-    Judgement { proof, routing, delegation, txt_values: Vec::new(), finding: None, obstacle: None, advice: None }
+    Judgement { proof, routing, delegation, txt_values: Vec::new(), finding: None, obstacle: None, forbidden: Vec::new(), advice: None }
 }
 
 fn registered(tenant_name: &str) -> Claim {

@@ -27,7 +27,7 @@ pub(crate) enum Program {
     Serve,
 }
 
-/// What `serve` takes where `dev` has a demo's value. Waits: [`LookSchedule`] and [`IssuancePolicy`] by default.
+/// What `serve` takes where `dev` has a demo's value.
 const SERVE_DEFAULTS: &[(&str, &str)] = &[
     ("listen.https", "[::]:443"),
     ("listen.http", "[::]:80"),
@@ -758,18 +758,18 @@ mod tests {
     #[cfg(feature = "aws")]
     #[test]
     fn a_home_on_aws_needs_all_its_places_and_calls_them_as_the_lambdas_do() {
-        let ConfigProblems(problems) = Config::read("home = \"aws\"\n[aws]\nbucket = \"sites\"\n", []).unwrap_err();
+        let ConfigProblems(problems) = Config::read(Program::Dev, "home = \"aws\"\n[aws]\nbucket = \"sites\"\n", []).unwrap_err();
         assert!(problems.len() == 5 && problems.iter().all(|problem| problem.ends_with("home = \"aws\" needs it")), "{problems:?}");
         let variables = AWS_PLACES.map(|(key, _)| (variable(key), "x".to_owned()));
         let environment = variables.into_iter().chain([("NAMEPLATE_HOME".to_owned(), "aws".to_owned())]);
-        let HomePlace::Aws(places) = Config::read("", environment).unwrap().home else { panic!("it names AWS") };
+        let HomePlace::Aws(places) = Config::read(Program::Dev, "", environment).unwrap().home else { panic!("it names AWS") };
         assert!(storage::aws::Places::read(|variable, _| places.names.get(variable).cloned()).is_some(), "{places:?}");
     }
 
     #[cfg(not(feature = "aws"))]
     #[test]
     fn a_build_without_aws_says_so() {
-        let ConfigProblems(problems) = Config::read("home = \"aws\"\n", []).unwrap_err();
+        let ConfigProblems(problems) = Config::read(Program::Dev, "home = \"aws\"\n", []).unwrap_err();
         assert!(problems.len() == 1 && problems[0].contains("--features nameplate/aws"), "{problems:?}");
     }
 

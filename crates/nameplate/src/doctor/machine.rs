@@ -267,7 +267,11 @@ async fn challenge(at: SocketAddr) -> std::io::Result<String> {
 
 pub(super) fn store(config: &Config, now: Timestamp, runs: bool) -> Vec<Check> {
     if let HomePlace::Aws(_) = config.home {
-        return vec![Check::look("store", "it is on AWS", "its alarms are CloudWatch's: the age of the queues' oldest messages, and their dead letters")];
+        return vec![Check::look(
+            "store",
+            "it is on AWS",
+            "its alarms are CloudWatch's: the age of the queues' oldest messages, and their dead letters",
+        )];
     }
     let vitals = match vitals(&config.data.join(HOME), now) {
         Ok(Some(vitals)) => vitals,
