@@ -188,6 +188,9 @@ pub struct Issuance {
     /// Since when the first CA cannot be reached, as far as this name's orders know.
     #[serde(default)]
     pub down_since: Option<Timestamp>,
+    /// When its turn came or comes under the CA's limits, if it ever had to wait for one; it may be looked at before.
+    #[serde(default)]
+    pub turn: Option<Timestamp>,
 }
 
 /// One order at one CA.

@@ -431,6 +431,7 @@ pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, policy: &IssuancePoli
         false => turn,
     };
     issuance.next_look = next_look;
+    issuance.turn = Some(turn);
     if turns {
         (issuance.ca, issuance.attempt) = (CaChoice::Second, None);
     }
@@ -843,6 +844,7 @@ impl Issuance {
             second_name_failures: 0,
             second_not_before: None,
             stopped: None,
+            turn: None,
             down_since: None,
         }
     }

@@ -80,6 +80,7 @@ pub(crate) async fn limits(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
         named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Hostname::parse_name).collect::<Result<_, _>>()?;
     let mut waiting = Vec::new();
     for claim in page.items {
+        let turn = claim.issuance().and_then(|issuance| issuance.turn);
         let Some(problem) = claim.problem.filter(|problem| matches!(problem.code, ProblemCode::CaQueued | ProblemCode::CaRateLimited))
         else {
             continue;
@@ -90,7 +91,8 @@ pub(crate) async fn limits(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
             code: problem.code,
             waits_for: problem.expected,
             since: problem.since,
-            until: problem.next_look,
+            // A turn far away is looked at before it comes.
+            until: turn.map_or(problem.next_look, |turn| turn.max(problem.next_look)),
         });
         names.push(claim.key.hostname);
     }
