@@ -47,8 +47,10 @@ async fn a_product_killed_at_random_moments_serves_every_hostname_with_one_certi
         let batch = names(count * round / kills, count * (round + 1) / kills);
         let records = stream::iter(&batch).map(|name| product.register(name, "crash")).buffer_unordered(8).concat().await;
         product.set_dns(&records).await;
-        // Around the first look, which comes a second after registration, and what follows it at once.
-        let moment = Duration::from_millis(800 + chance.below(700) as u64);
+        // Around the first look, which comes a second after registration, and what follows it at once: each round in its own part of that time,
+        // so that no luck puts all of them after everything is done.
+        let part = 700 / kills;
+        let moment = Duration::from_millis((800 + part * round + chance.below(part)) as u64);
         tokio::time::sleep(moment).await;
         let on_their_way = product.list("").await.iter().filter(|domain| domain["ready"] != true).count();
         product.kill().await;

@@ -31,8 +31,9 @@ async fn a_product_on_aws_killed_at_random_moments_gets_one_certificate_a_name_f
         let batch = &names[count * round / kills..count * (round + 1) / kills];
         let records = stream::iter(batch).map(|name| product.register(name, "crash")).buffer_unordered(8).concat().await;
         product.set_dns(&records).await;
-        // From the first look to the last certificate of a batch.
-        let moment = Duration::from_millis(800 + chance.below(2_200) as u64);
+        // From the first look to the last certificate of a batch, each round in its own part of that time.
+        let part = 2_200 / kills;
+        let moment = Duration::from_millis((800 + part * round + chance.below(part)) as u64);
         tokio::time::sleep(moment).await;
         let on_their_way = product.list("").await.iter().filter(|domain| domain["ready"] != true).count();
         product.kill().await;
