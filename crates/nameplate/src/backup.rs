@@ -103,7 +103,7 @@ pub(crate) async fn restore(config: &Config, from: &Path, removed: Option<&Path>
     place(from, &folder).map_err(|error| {
         Failure::failed(
             error.to_string(),
-            "stop the product and move the store (home.sqlite3) away if it shall be replaced; leave bucket/ where it is",
+            "stop the product and move the store (home/home.sqlite3, -wal and -shm) away if it shall be replaced; leave bucket/ where it is",
         )
     })?;
     let home =

@@ -627,3 +627,32 @@ async fn a_backup_taken_beside_a_home_in_use_is_of_one_moment_and_makes_a_store_
     let fed = home.next_batch(10, Duration::ZERO).await.unwrap();
     assert!(fed[0].sequence > 1_000_000, "{}", fed[0].sequence);
 }
+
+#[tokio::test]
+async fn a_store_made_from_a_backup_has_nothing_of_the_lost_ones_log_nor_of_the_keys_beside_it() {
+    let (stand, place) = (LocalStand::new(None), TempDir::new().unwrap());
+    let (folder, file) = (place.path().join("home"), place.path().join("backup"));
+    let home = stand.open(&folder);
+    home.commit(&created(claim(key(0), 1, stand.now()))).await.unwrap();
+    let carried = [("keys/seal.json".to_owned(), [MARKER, b"00077"].concat().repeat(2_000))];
+    back_up(&folder, &file, "1.2.3", &carried, stand.now()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+    for number in 1..20 {
+        home.commit(&created(claim(key(number), 1, stand.now()))).await.unwrap();
+    }
+    // The store is lost, and what it had not yet taken out of its log lies there still.
+    let log = fs::read(folder.join("home.sqlite3-wal")).unwrap();
+    assert!(!log.is_empty());
+    home.close().await.unwrap();
+    let left = place.path().join("left");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("home.sqlite3-wal"), &log).unwrap();
+    fs::write(left.join(".restoring.sqlite3-journal"), &log).unwrap();
+
+    make_store(&file, &left).unwrap();
+    assert_eq!(fs::metadata(left.join("home.sqlite3")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!pieces(&left).contains_key(&77), "a key of the backup stays in the store");
+    restored(&left).unwrap();
+    let names = stand.open(&left).claims(None, None, None, 100).await.unwrap().items;
+    assert_eq!(names.len(), 1, "the lost store's log was played into it");
+}

@@ -158,21 +158,23 @@ pub fn place(from: &Path, folder: &Path) -> Result<(), BackupError> {
     make_folder(folder)?;
     let _held = FolderLock::take(folder)?;
     let store = store_of(folder);
-    if store.exists() {
-        if !is_under_way(folder)? {
-            return Err(BackupError::InTheWay(store));
-        }
-        for ending in ["", "-wal", "-shm"] {
-            let path = folder.join(format!("home.sqlite3{ending}"));
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
-                _ => {}
-            }
+    if store.exists() && !is_under_way(folder)? {
+        return Err(BackupError::InTheWay(store));
+    }
+    // Logs of another store would be played into this one: they go even where their store is gone, and before it where it is not.
+    let beside = folder.join(".restoring.sqlite3");
+    for of in [&store, &beside] {
+        for ending in ["-wal", "-shm", "-journal", ""] {
+            remove(&PathBuf::from(format!("{}{ending}", of.display())))?;
         }
     }
-    let beside = folder.join(".restoring.sqlite3");
-    fs::copy(from, &beside).map_err(at(&beside))?;
+    // Not with the backup's own mode, which may be for reading alone, or for everybody.
+    let mut copied = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(at(&beside))?;
+    fs::File::open(from).and_then(|mut file| io::copy(&mut file, &mut copied)).map_err(at(from))?;
+    drop(copied);
     let db = open(&beside)?;
+    // The keys that it carries have a place of their own; none stays in the pages that they leave.
+    db.pragma_update(None, "secure_delete", true)?;
     // Feed, queues and answers were for moments that are over; what is due is found in the claims. Numbers go on where nobody has been.
     db.execute_batch(
         "BEGIN; DROP TABLE backup; DROP TABLE backup_files;
@@ -183,6 +185,13 @@ pub fn place(from: &Path, folder: &Path) -> Result<(), BackupError> {
     drop(db);
     fs::File::open(&beside).and_then(|file| file.sync_all()).map_err(at(&beside))?;
     fs::rename(&beside, &store).map_err(at(&store))
+}
+
+fn remove(path: &Path) -> Result<(), BackupError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Says that the restoring of the store in `folder` has ended well.
