@@ -101,6 +101,14 @@ impl Reader<'_> {
         })
     }
 
+    /// `NAMEPLATE_HOSTNAMES_ALLOW_SPECIAL_USE`: special-use domains, separated by commas, under which names may be claimed all the same. They get
+    /// no public certificate, but one's own CA may give them one.
+    pub fn allowed_special_use(&mut self) -> Option<Vec<String>> {
+        let names =
+            self.optional("NAMEPLATE_HOSTNAMES_ALLOW_SPECIAL_USE", |text| Ok(text.split(',').map(str::trim).map(str::to_owned).collect()));
+        names.map(Option::unwrap_or_default)
+    }
+
     /// `NAMEPLATE_DNS_SERVER`: the resolver that looks ask beside the zones' own servers.
     pub fn resolver(&mut self) -> Option<SocketAddr> {
         self.required("NAMEPLATE_DNS_SERVER", "the public resolver to ask", |text| {

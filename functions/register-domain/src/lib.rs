@@ -24,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use domains::{
-    BucketShape, Callers, Clock, Documents, DomainTable, EventFeed, HostnamePolicy, Limits, Listings, LookSchedule, ZoneSettings,
+    BucketShape, Callers, Clock, Documents, DomainTable, EventFeed, Home, HostnamePolicy, Limits, Listings, LookSchedule, ZoneSettings,
     ledger::CaLimits,
 };
 use http::{Request, Response};
@@ -81,6 +81,36 @@ pub struct Api {
     pub entropy: Arc<dyn Entropy>,
     /// What this process remembers; begin with none.
     pub memory: Memory,
+}
+
+impl Api {
+    /// The API of a Lambda, over its home: with the usual pace, and names refused that are the operator's own.
+    ///
+    /// Whatever registers names is made by this, so that it refuses the same ones.
+    pub fn over<H: Home + 'static>(
+        home: Arc<H>,
+        zone: ZoneSettings,
+        allowed_special_use: Vec<String>,
+        ca_limits: Vec<CaLimits>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            table: home.clone(),
+            listings: home.clone(),
+            events: home.clone(),
+            documents: home.clone(),
+            callers: home.clone(),
+            limits: home,
+            ca_limits,
+            policy: HostnamePolicy { operator_zones: vec![zone.zone.clone()], tenant_wildcards: false, allowed_special_use },
+            zone,
+            looks: LookSchedule::default(),
+            pace: Pace::default(),
+            clock,
+            entropy: Arc::new(SystemEntropy),
+            memory: Memory::default(),
+        }
+    }
 }
 
 /// How fast callers may go.
