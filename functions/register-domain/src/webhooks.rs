@@ -267,15 +267,20 @@ async fn status_of(api: &Api, webhook: &Webhook) -> Result<WebhookStatus, Refusa
     })
 }
 
+/// How many secrets of one webhook sign at once, at most: each adds a signature to every message.
+const MAX_SECRETS: usize = 8;
+
 pub(crate) async fn rotate(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
     for _ in 0..RACES {
         let (mut webhook, version) = find(api, asked).await?;
         let (secret, now) = (new_key(api)?, api.clock.now());
-        webhook.secrets.retain(|known| known.until.is_none());
-        for known in &mut webhook.secrets {
+        // A receiver may still have any secret whose overlap is not over: who did not get an answer asks again.
+        webhook.secrets.retain(|known| known.until.is_none_or(|until| until > now));
+        for known in webhook.secrets.iter_mut().filter(|known| known.until.is_none()) {
             known.until = now.checked_add(ROTATION_OVERLAP).ok();
         }
         webhook.secrets.insert(0, secret.clone());
+        webhook.secrets.truncate(MAX_SECRETS);
         match api.documents.put_document(WEBHOOKS_KIND, &webhook.id, &text(&webhook)?, Some(version)).await {
             Ok(_) => return json(StatusCode::OK, &WebhookSecretView { webhook: WebhookView::of(&webhook), secret: secret.key }),
             Err(CommitError::Conflict) => {}

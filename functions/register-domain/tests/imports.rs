@@ -129,7 +129,7 @@ async fn two_workers_and_a_list_of_only_refused_lines_leave_one_import_finished(
 
 #[tokio::test]
 async fn a_webhooks_secret_is_shown_once_rotates_with_an_overlap_and_goes_with_it() {
-    use domains::Documents;
+    use domains::{Clock, Documents};
     let stand = Stand::new().await;
     assert_eq!(stand.ask(Method::POST, "/v1/webhooks", Some(TENANT), r#"{"url":"https://a.net/"}"#).await.0, 403);
     for bad in [r#"{"url":"http://a.net/"}"#, r#"{"url":"https://u:p@a.net/"}"#, r#"{"url":"https://a.net/","events":["No Event"]}"#] {
@@ -150,6 +150,10 @@ async fn a_webhooks_secret_is_shown_once_rotates_with_an_overlap_and_goes_with_i
     let stored: Webhook = serde_json::from_str(&stand.home.document("webhook", id).await.unwrap().unwrap().body).unwrap();
     assert_eq!(stored.secrets.len(), 2);
     assert_eq!((stored.secrets[0].until, stored.secrets[1].key.as_str()), (None, secret));
+    stand.ask(Method::POST, &format!("{path}/rotate"), Some(OPERATOR), "").await;
+    let twice: Webhook = serde_json::from_str(&stand.home.document("webhook", id).await.unwrap().unwrap().body).unwrap();
+    let signing: Vec<_> = twice.signing(stand.clock.now()).map(|known| known.key.as_str()).collect();
+    assert_eq!((signing.len(), signing[2]), (3, secret), "the only secret that the receiver has signs no more");
     for tail in ["/test", "/redeliver"] {
         assert_eq!(stand.ask(Method::POST, &format!("{path}{tail}"), Some(OPERATOR), "").await.0, 202);
     }
