@@ -21,6 +21,10 @@ use telemetry::LogFormat;
 /// How long one worker may hold an order: longer than the CA and a hosted zone may keep it, shorter than its message stays invisible.
 const LEASE: Duration = Duration::from_secs(120);
 
+/// How long one step may ask the CA and the hosted zone: longer than a change of the zone may take (60 s); with one more request, shorter than
+/// the lease.
+const BUDGET: Duration = Duration::from_secs(100);
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
@@ -43,7 +47,7 @@ async fn main() -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ca_limits = CaLimits::of_directory(&directory);
     let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
-    let acme = AcmeConfig { extra_root_pem: root, answers, ..AcmeConfig::new(directory, seal_key, clock.clone()) };
+    let acme = AcmeConfig { extra_root_pem: root, answers, step_budget: BUDGET, ..AcmeConfig::new(directory, seal_key, clock.clone()) };
     // A resolver on loopback is the whole DNS of a machine of one's own.
     let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
     let issue = IssueCertificate {
