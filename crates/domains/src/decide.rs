@@ -264,7 +264,9 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
         }
     };
     if let State::Active { health_look, renewal, .. } = &mut state {
-        *health_look = next;
+        // It is resumed by a change of its own; should that fail, a look soon makes up for it.
+        let waits_since = claim.suspension.as_ref().filter(|_| is_seen_again(claim, judgement)).map(|suspension| suspension.since);
+        *health_look = waits_since.map_or(next, |since| looks.next_look(since, now));
         renewal.issuance.stopped = stop;
     }
     let event = grace_event(claim, problem.as_ref(), looks, now);

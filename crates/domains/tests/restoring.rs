@@ -164,6 +164,9 @@ fn without_a_trace_a_name_is_served_only_once_it_is_seen_again_and_with_the_cert
     assert!(!withheld.is_due(Step::IssueCertificate, at(89 * DAY)), "what is not served is not renewed");
     assert!(!decide::is_seen_again(&withheld, &look(Routing::Elsewhere)) && !decide::is_seen_again(&withheld, &look(Routing::Unknown)));
     assert!(decide::is_seen_again(&withheld, &look(Routing::OurTarget)));
+    let looked = decide::after_look(&withheld, Some(&owner), None, &look(Routing::OurTarget), &LookSchedule::default(), at(DAY), at(DAY));
+    let looked = looked.unwrap().claims.remove(0).item;
+    assert!(looked.is_due(Step::VerifyOwnership, at(DAY + 3_600)), "should resuming fail, it stays off for long");
     let back = decide::resume(&withheld, Some(&owner), Some(&stored), at(DAY)).unwrap();
     let State::Active { certificate, .. } = &back.claims[0].item.state else { panic!("{:?}", back.claims[0].item.state) };
     assert_eq!(certificate.serial, "01");
