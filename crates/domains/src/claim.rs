@@ -196,7 +196,7 @@ pub struct Issuance {
 /// One order at one CA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// When it was begun.
+    /// When its order was made; until then, when it was begun.
     pub started_at: Timestamp,
     /// The certificate signing request, DER in base64.
     pub csr: String,

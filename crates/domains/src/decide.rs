@@ -346,6 +346,8 @@ pub fn record_order(claim: &Claim, order_url: &str, policy: &IssuancePolicy, now
     }
     if let Some(attempt) = &mut issuance.attempt {
         attempt.order_url = Some(order_url.to_owned());
+        // A certificate is late by what its order takes, not by how long the order waited for its turn.
+        attempt.started_at = now;
     }
     let is_over =
         |problem: &Problem| matches!(problem.code, ProblemCode::CaQueued | ProblemCode::CaRateLimited | ProblemCode::CaUnavailable);

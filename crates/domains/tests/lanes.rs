@@ -247,6 +247,8 @@ fn an_order_that_was_made_no_longer_says_that_it_waits() {
         world.claim.problem = Some(obstacle(code).into_problem(None, at(70 * DAY), at(71 * DAY)));
         world.apply(decide::record_order(&world.claim, "https://ca/order/1", &world.policy, at(71 * DAY)).unwrap());
         assert_eq!((world.code(), world.events.last().unwrap().as_str()), (None, "problem_cleared"), "{code:?}");
+        let attempt = world.claim.issuance().unwrap().attempt.as_ref().unwrap();
+        assert_eq!(attempt.started_at, at(71 * DAY), "its certificate would count as late for the time that it waited");
     }
     let mut world = World::served();
     world.looked(&gone(), at(70 * DAY));

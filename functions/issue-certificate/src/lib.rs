@@ -134,8 +134,8 @@ impl IssueCertificate {
             self.release(&before).await?;
         }
 
-        let (claim, order_url) = match &attempt.order_url {
-            Some(order_url) => (claim, order_url.clone()),
+        let (claim, attempt, order_url) = match &attempt.order_url {
+            Some(order_url) => (claim, attempt.clone(), order_url.clone()),
             None => {
                 if let Some(waits) = self.await_turn(&claim, &attempt).await? {
                     return Ok(waits);
@@ -146,8 +146,8 @@ impl IssueCertificate {
                 };
                 fail::fail_point!("issue.order_answered", |_| std::process::abort());
                 let record = |claim: &Claim| decide::record_order(claim, &order_url, &self.policy, self.clock.now());
-                match self.write(claim, &attempt, record).await? {
-                    Some(claim) => (claim, order_url),
+                match self.write(claim, &attempt, record).await?.and_then(attempt_of) {
+                    Some((claim, attempt)) => (claim, attempt, order_url),
                     None => return Ok(Outcome::Nothing("someone else was first")),
                 }
             }
