@@ -427,24 +427,30 @@ const COME_EARLY: Duration = Duration::from_secs(10 * 60);
 pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
     let issuance = issuance_mut(&mut state)?;
-    let turns = turns_while_waiting(claim, wait.paused_for.is_some(), wait.until, policy.failover.as_ref(), now);
+    let other = turns_while_waiting(claim, wait.paused_for.is_some(), wait.until, policy.failover.as_ref(), now);
     let turn = wait.until.max(after(now, Duration::from_millis(1)));
-    let next_look = match turns {
-        true => after(now, SHORTEST_WAIT),
-        false if elapsed(now, turn) > MAX_DELAY => turn.checked_sub(COME_EARLY).unwrap_or(turn),
-        false => turn,
+    let next_look = match other {
+        Some(_) => after(now, SHORTEST_WAIT),
+        None if elapsed(now, turn) > MAX_DELAY => turn.checked_sub(COME_EARLY).unwrap_or(turn),
+        None => turn,
     };
     issuance.next_look = next_look;
     issuance.turn = Some(turn);
-    if turns {
-        (issuance.ca, issuance.attempt) = (CaChoice::Second, None);
+    if let Some(other) = other {
+        (issuance.ca, issuance.attempt) = (other, None);
+    }
+    if other == Some(CaChoice::First) {
+        issuance.second_not_before = Some(turn);
     }
     let finding = Finding {
         code: if wait.paused_for.is_some() { ProblemCode::CaRateLimited } else { ProblemCode::CaQueued },
         actor: Actor::Nameplate,
-        action: match turns {
-            true => "Nothing; the order goes to the second CA, since the first one's limit lasts for too long.".to_owned(),
-            false => format!("Nothing; the order is made at {turn}, as soon as the CA's limit allows."),
+        action: match other {
+            Some(CaChoice::Second) => {
+                "Nothing; the order goes to the second CA, since the first one's limit lasts for too long.".to_owned()
+            }
+            Some(CaChoice::First) => "Nothing; the order goes back to the first CA, since the second one asks to wait.".to_owned(),
+            None => format!("Nothing; the order is made at {turn}, as soon as the CA's limit allows."),
         },
         about: format!("certificate for {}", claim.key.hostname),
         expected: format!("a free place under the limit of {limit}"),

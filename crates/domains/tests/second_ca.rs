@@ -218,3 +218,28 @@ fn the_second_cas_wait_is_not_the_first_ones() {
         assert_eq!(waiting.issuance().unwrap().attempt.is_some(), expected == First, "its place in the first one's queue is lost");
     }
 }
+
+#[test]
+fn a_second_ca_that_asks_everybody_to_wait_keeps_no_name_from_the_first() {
+    let turned = |caa: &[&str]| {
+        let mut claim = ordered(true, false, caa);
+        for minute in [0, 40] {
+            claim = refused(&claim, &down(), at(60 * minute));
+        }
+        order(&claim)
+    };
+    let week = at(7 * 86_400);
+    let paused = Wait { bucket: "ca|pace".into(), until: week, paused_for: Some("429".into()) };
+    let queued = Wait { paused_for: None, ..paused.clone() };
+    let waiting =
+        |claim: &Claim, wait: &Wait| decide::await_turn(claim, wait, "orders", &policy(), at(2_500)).unwrap().claims.remove(0).item;
+    let claim = turned(&[]);
+    assert_eq!(claim.issuance().unwrap().at(), Second);
+    let back = waiting(&claim, &paused);
+    let issuance = back.issuance().unwrap();
+    assert_eq!((issuance.ca, &issuance.attempt, issuance.second_not_before), (First, &None, Some(week)));
+    assert!(issuance.next_look.duration_since(at(2_500)).as_secs() < 60, "the first is asked in {:?}", issuance.next_look);
+    assert_eq!(waiting(&claim, &queued).issuance().unwrap().at(), Second, "its own queue is waited for");
+    let alone = waiting(&order(&ordered(true, false, &[r#"0 issue "second.net""#])), &paused);
+    assert_eq!(alone.issuance().unwrap().at(), Second, "CAA records allow the second alone");
+}

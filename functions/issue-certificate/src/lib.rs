@@ -196,7 +196,7 @@ impl IssueCertificate {
         if has_dropped(&written, attempt) {
             // What it has there, if a pause came after its tokens, is the others'.
             self.release(claim).await?;
-            return Ok(Some(Outcome::Recorded("turns to the second CA")));
+            return Ok(Some(Outcome::Recorded("turns to the other CA")));
         }
         Ok(Some(Outcome::Recorded("waits for its turn")))
     }

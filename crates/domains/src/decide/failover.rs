@@ -89,16 +89,26 @@ pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, n
     if turn && failover.can_take(claim, issuance, now) { CaChoice::Second } else { CaChoice::First }
 }
 
-/// Whether an order that must wait until `until` for its turn at the first CA goes to the second one.
+/// The other CA, if an order that must wait until `until` for its turn goes there instead.
 ///
+/// To the second when the first one's limits last for too long; back from it as soon as it asks to wait, since it is there for the meantime.
 /// Many short waits are one long one: it counts from when the name began to wait. A CA that asks everybody to wait because it is down is
 /// down for this name, too, once the name met it so itself.
-pub(super) fn turns_while_waiting(claim: &Claim, is_pause: bool, until: Timestamp, failover: Option<&Failover>, now: Timestamp) -> bool {
-    let (Some(issuance), Some(failover)) = (claim.issuance(), failover) else { return false };
+pub(super) fn turns_while_waiting(
+    claim: &Claim,
+    is_pause: bool,
+    until: Timestamp,
+    failover: Option<&Failover>,
+    now: Timestamp,
+) -> Option<CaChoice> {
+    let (Some(issuance), Some(failover)) = (claim.issuance(), failover) else { return None };
+    if issuance.at() == CaChoice::Second {
+        return (is_pause && !forbids_first(claim)).then_some(CaChoice::First);
+    }
     let is_wait = |code| matches!(code, ProblemCode::CaQueued | ProblemCode::CaRateLimited | ProblemCode::CaUnavailable);
     let since = claim.problem.as_ref().filter(|problem| is_wait(problem.code)).map_or(now, |problem| problem.since);
     let turns = failover.is_too_long(claim, since, until) || is_pause && failover.is_down_too_long(claim, now);
-    issuance.at() == CaChoice::First && turns && failover.can_take(claim, issuance, now)
+    (turns && failover.can_take(claim, issuance, now)).then_some(CaChoice::Second)
 }
 
 fn forbids_first(claim: &Claim) -> bool {
