@@ -18,6 +18,9 @@ const SHORT_LIFETIME: Duration = Duration::from_secs(10 * 86_400);
 /// The share of the lifetime, in parts of 100, over which renewals without a window are spread.
 const SPREAD_PERCENT: u32 = 5;
 
+/// The share of a certificate's life after which no renewal begins on purpose, whatever window its CA names: what is left is for failures.
+const LATEST_SHARE: f64 = 5.0 / 6.0;
+
 /// The longest time between two looks at a renewal window.
 ///
 /// Source: RFC 9773, section 4.3.3 limits and Let's Encrypt's wish for at least two polls a day (read 2026-11).
@@ -31,10 +34,12 @@ pub(crate) fn due_without_window(hostname: &Hostname, certificate: &CertificateF
     after(certificate.not_before, share.saturating_sub(spread))
 }
 
-/// A point of the CA's window that a restart does not move; the end of the certificate bounds it.
+/// A point of the CA's window that a restart does not move. What of the window would leave no time for a renewal does not count: a window may
+/// be as wide as it likes, even wider than the certificate's life.
 pub(crate) fn due_in_window(hostname: &Hostname, certificate: &CertificateFacts, window: &RenewalWindow) -> Timestamp {
-    let width = Duration::try_from(window.end.duration_since(window.start)).unwrap_or_default();
-    after(window.start, width.mul_f64(point(hostname, certificate))).min(certificate.not_after)
+    let last = after(certificate.not_before, lifetime(certificate).mul_f64(LATEST_SHARE));
+    let width = Duration::try_from(window.end.min(last).duration_since(window.start)).unwrap_or_default();
+    after(window.start, width.mul_f64(point(hostname, certificate))).min(last)
 }
 
 /// When the window is asked for first.
@@ -111,13 +116,24 @@ mod tests {
     }
 
     #[test]
-    fn the_point_of_a_window_lies_inside_it_and_never_after_the_certificates_end() {
+    fn the_point_of_a_window_lies_inside_it_and_leaves_time_to_renew() {
         let certificate = certificate(90, "0b");
         let start = after(certificate.not_before, Duration::from_secs(60 * 86_400));
         let window = RenewalWindow { start, end: after(start, Duration::from_secs(43 * 3600)), retry_after: Duration::from_secs(21_600) };
         for label in 0..200 {
             let due = due_in_window(&name(label), &certificate, &window);
             assert!(due >= window.start && due <= window.end);
+        }
+        // Pebble's windows are two days wide, however short its certificates live (version 2.10).
+        let day = Duration::from_secs(86_400);
+        let latest = after(certificate.not_before, Duration::from_secs(75 * 86_400));
+        for (start, end) in [(60, 120), (85, 88), (100, 101)] {
+            let [start, end] = [start, end].map(|days| after(certificate.not_before, day * days));
+            let window = RenewalWindow { start, end, retry_after: Duration::ZERO };
+            for label in 0..200 {
+                let due = due_in_window(&name(label), &certificate, &window);
+                assert!(due <= latest && due >= start.min(latest), "{due} leaves no time");
+            }
         }
         let past = RenewalWindow { start: certificate.not_before, end: certificate.not_before, retry_after: Duration::ZERO };
         assert_eq!(due_in_window(&name(1), &certificate, &past), certificate.not_before, "a revoked certificate is due at once");
