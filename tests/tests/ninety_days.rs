@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_secs(300);
 /// When the CA is down, when it recalls everything.
 const DOWN: std::ops::Range<u32> = 27..34;
 const RECALL: u32 = 62;
+/// How many names the account's usual limit of new orders brings in within a month; whoever has more asks the CA for a higher one.
+/// Source: letsencrypt.org/docs/rate-limits, overrides (read 2026-11).
+const USUAL_FLEET: usize = 50_000;
 /// How many ticks without anything due are timed.
 const IDLE_TICKS: u32 = 200;
 
@@ -150,8 +153,12 @@ fn replaced_in(world: &Simulation, names: &[String], recall: Timestamp) -> Optio
 
 async fn ninety_days(count: usize) {
     let began = Instant::now();
-    let limits = CaLimits::lets_encrypt("ca.simulated.test");
-    let (mut world, names) = fleet("ninety_days", count, &limits, dev_ca::Limits::lets_encrypt(1)).await;
+    let mut limits = CaLimits::lets_encrypt("ca.simulated.test");
+    let mut at_the_ca = dev_ca::Limits::lets_encrypt(1);
+    let raised = 1 + u32::try_from(count / USUAL_FLEET).unwrap();
+    let (ours, theirs) = (limits.orders.as_mut().unwrap(), at_the_ca.orders.as_mut().unwrap());
+    (ours.capacity, ours.refill, theirs.count) = (ours.capacity * raised, ours.refill / raised, theirs.count * raised);
+    let (mut world, names) = fleet("ninety_days", count, &limits, at_the_ca).await;
     world.ca.throttle(5);
     let start = world.clock.now();
     let day = |number: u32| later(start, DAY * number);
