@@ -16,7 +16,7 @@ use std::{
 };
 
 use domains::{Clock, Step, StoreError};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
@@ -418,6 +418,7 @@ fn read(db: &Connection, questions: &Mutex<mpsc::Receiver<ToReader>>) {
 fn open_writer(path: &Path, clock: &dyn Clock) -> Result<Connection, OpenError> {
     let mut db = Connection::open(path)?;
     db.busy_timeout(BUSY)?;
+    plan_once(&db)?;
     db.set_prepared_statement_cache_capacity(128);
     db.pragma_update(None, "page_size", schema::PAGE_BYTES)?;
     db.pragma_update(None, "secure_delete", "ON")?;
@@ -439,8 +440,15 @@ fn open_writer(path: &Path, clock: &dyn Clock) -> Result<Connection, OpenError> 
 fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(BUSY)?;
+    plan_once(&db)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
+}
+
+/// Keeps the plan of a cached statement whatever is bound to it. Else SQLite prepares some of them anew at each use, to see whether the values
+/// allow a partial index (sqlite.org/c3ref/c_dbconfig_defensive.html, SQLITE_DBCONFIG_ENABLE_QPSG, read 2026-11).
+fn plan_once(db: &Connection) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
