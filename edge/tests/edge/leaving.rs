@@ -20,8 +20,9 @@ const SHOP: &str = "shop.brand.com";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_an_edge_drains_under_load() {
     let mut setup = Setup::configured(&[SHOP], |config| {
-        config.drain.timeout = Duration::from_secs(3);
-        config.drain.grace = Duration::from_secs(2);
+        // Whoever connects is accepted until the load is over, however busy the machine is.
+        config.drain.timeout = Duration::from_secs(10);
+        config.drain.grace = Duration::from_secs(5);
     })
     .await;
     let (https, private) = (setup.https(), setup.edge().private_addr);
@@ -35,7 +36,7 @@ async fn no_request_fails_while_an_edge_drains_under_load() {
                     let mut sender = client::h2(https, SHOP).await;
                     while !stop.load(Ordering::SeqCst) && sender.ready().await.is_ok() {
                         let Ok(answer) = sender.send_request(client::get_h2(SHOP, "/echo")).await else {
-                            assert!(sender.is_closed(), "a request failed on an open connection");
+                            assert!(sender.ready().await.is_err(), "a request failed on an open connection");
                             break;
                         };
                         assert_eq!(answer.status(), StatusCode::OK);
