@@ -1,15 +1,15 @@
 //! Connections to the origin: HTTP/1.1, kept for reuse, or HTTP/2, shared; plain or over TLS; bounded in number.
 //!
 //! Arrives: a request with the headers the origin may believe. Leaves: its answer, while the body still flows. Goes wrong: an
-//! [`OriginError`] that says whether to answer 502, 503 or 504. A request is sent a second time only when the kept connection it was
-//! given to died without a byte of an answer, and only when that cannot do anything twice: it has no body and its method is idempotent,
-//! or none of it was written.
+//! [`OriginError`] that says whether to answer 502, 503 or 504. A request is sent a second time only when that cannot do anything twice:
+//! none of it was written; or an origin over HTTP/2 says that it did not look at it, which is believed once; or the kept connection it was
+//! given to died without a byte of an answer and its method is idempotent. A body that was begun cannot be sent again.
 
 mod connect;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use hyper::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
@@ -62,6 +62,9 @@ pub(crate) enum OriginError {
     /// It closed the connection or answered something that is not HTTP.
     #[error("the origin gave no usable answer")]
     Failed(#[source] hyper::Error),
+    /// It said that it did not look at the request, and the request could not be sent again, or was in vain.
+    #[error("the origin refused to look at the request")]
+    Refused(#[source] hyper::Error),
     /// It did not begin to answer in time.
     #[error("the origin did not answer in time")]
     TimedOut,
@@ -82,7 +85,7 @@ impl OriginError {
         match self {
             Self::Unreachable { .. } | Self::Tls { .. } | Self::Failed(_) => StatusCode::BAD_GATEWAY,
             Self::ConnectTimedOut(_) | Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UploadStalled => StatusCode::REQUEST_TIMEOUT,
             Self::UploadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UploadBroken => StatusCode::BAD_REQUEST,
@@ -97,6 +100,7 @@ impl OriginError {
             Self::ConnectTimedOut(_) => "origin_connect_timeout",
             Self::Busy => "origin_busy",
             Self::Failed(_) => "origin_failed",
+            Self::Refused(_) => "origin_refused",
             Self::TimedOut => "origin_timeout",
             Self::UploadStalled => "upload_stalled",
             Self::UploadTooLarge => "upload_too_large",
@@ -111,7 +115,7 @@ pub(crate) struct Origin {
     limits: Limits,
     http2: bool,
     places: Arc<Semaphore>,
-    kept: Mutex<VecDeque<Kept>>,
+    kept: Mutex<Idle>,
     shared: Mutex<Vec<Shared>>,
 }
 
@@ -129,11 +133,26 @@ struct Kept {
     place: OwnedSemaphorePermit,
 }
 
+/// Connections of HTTP/1.1 that nobody uses, and those who wait for one. A kept connection keeps its place, so whoever waits for a place
+/// would not hear of it.
+#[derive(Debug, Default)]
+struct Idle {
+    kept: VecDeque<Kept>,
+    waiting: VecDeque<oneshot::Sender<Kept>>,
+}
+
 /// An HTTP/2 connection, which many requests use at once; each holds a reference.
 #[derive(Clone, Debug)]
 struct Shared {
     sender: http2::SendRequest<Upload>,
     requests: Arc<()>,
+}
+
+/// What a request goes on with.
+#[derive(Debug)]
+enum Free {
+    Kept(Kept),
+    Place(OwnedSemaphorePermit),
 }
 
 #[derive(Debug)]
@@ -169,9 +188,12 @@ impl Lease {
         }
     }
 
-    /// Takes a connection that failed from those that are shared, so that the next try is on another.
-    fn forget(&self) {
-        if let Connection::Http2(failed) = &self.connection {
+    /// Takes a connection that failed from those that are shared, so that the next try is on another. One that failed a single stream of
+    /// its many has not.
+    fn forget(&self, error: &hyper::Error) {
+        if let Connection::Http2(failed) = &self.connection
+            && !of_http2(error).is_some_and(h2::Error::is_reset)
+        {
             let mut shared = self.origin.shared.lock().unwrap_or_else(PoisonError::into_inner);
             shared.retain(|shared| !Arc::ptr_eq(&shared.requests, &failed.requests));
         }
@@ -205,9 +227,11 @@ impl Origin {
         if version == Version::Http2 {
             address_for_http2(&mut request);
         }
+        let mut refused_before = false;
         loop {
             let mut lease = self.lease(version).await?;
-            let again = repeatable(&request).then(|| copy(&request));
+            let again = has_no_body(&request).then(|| copy(&request));
+            let idempotent = is_idempotent(request.method());
             let sent = lease.connection.send(request);
             let failed = match self.answered(sent, began, progress).await? {
                 Ok(answer) => return Ok((answer, lease)),
@@ -222,11 +246,17 @@ impl Origin {
                 UploadState::TooLarge => return Err(OriginError::UploadTooLarge),
                 UploadState::MovedAt(_) => {}
             }
+            lease.forget(&error);
+            let refused = was_not_processed(&error);
             // Only a connection that was kept can have died of old age; a new one that fails says something about the origin.
             let died = error.is_canceled() || error.is_closed() || error.is_incomplete_message() || is_io(&error);
-            lease.forget();
-            request = match unsent.or(again.filter(|_| died)) {
-                Some(request) if lease.reused => request,
+            let may_go_again = match refused {
+                true => !std::mem::replace(&mut refused_before, true),
+                false => lease.reused && (unsent.is_some() || (died && idempotent)),
+            };
+            request = match unsent.or(again) {
+                Some(request) if may_go_again => request,
+                _ if refused => return Err(OriginError::Refused(error)),
                 _ => return Err(OriginError::Failed(error)),
             };
         }
@@ -255,28 +285,74 @@ impl Origin {
 
     async fn lease(self: &Arc<Self>, version: Version) -> Result<Lease, OriginError> {
         let deadline = Instant::now() + self.limits.origin_connect;
-        if version == Version::Http1
-            && let Some(Kept { sender, place, .. }) = self.take_kept()
-        {
-            return Ok(Lease { connection: Connection::Http1(sender), place, origin: Arc::clone(self), reused: true });
-        }
-        let Ok(Ok(place)) = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await else {
-            return Err(OriginError::Busy);
+        let lease = |connection, place, reused| Lease { connection, place, origin: Arc::clone(self), reused };
+        let place = match timeout_at(deadline, self.kept_or_place(version)).await {
+            Ok(Free::Kept(Kept { sender, place, .. })) => return Ok(lease(Connection::Http1(sender), place, true)),
+            Ok(Free::Place(place)) => place,
+            Err(_) => return Err(OriginError::Busy),
         };
-        let lease = |connection, reused| Lease { connection, place, origin: Arc::clone(self), reused };
         if version == Version::Http2
             && let Some(shared) = self.shared_with_room()
         {
-            return Ok(lease(Connection::Http2(shared), true));
+            return Ok(lease(Connection::Http2(shared), place, true));
         }
         Ok(match self.connector.open(version, deadline, &self.limits).await? {
-            Sender::Http1(sender) => lease(Connection::Http1(sender), false),
+            Sender::Http1(sender) => lease(Connection::Http1(sender), place, false),
             Sender::Http2(sender) => {
                 let shared = Shared { sender, requests: Arc::new(()) };
                 self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(shared.clone());
-                lease(Connection::Http2(shared), false)
+                lease(Connection::Http2(shared), place, false)
             }
         })
+    }
+
+    /// A connection that was kept, or a place for a new one; whichever is free first, where neither is.
+    ///
+    /// Cancel safety: whoever gives up is passed over; a connection that was on its way to them is closed and leaves its place.
+    async fn kept_or_place(&self, version: Version) -> Free {
+        loop {
+            if version == Version::Http1
+                && let Some(kept) = self.take_kept()
+            {
+                return Free::Kept(kept);
+            }
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return Free::Place(place);
+            }
+            match self.last_kept_or_wait() {
+                // Its place is what a request over HTTP/2 needs of it.
+                Ok(Kept { place, .. }) if version == Version::Http2 => return Free::Place(place),
+                // It has just been given back, and its task has not come round yet.
+                Ok(mut kept) => {
+                    if kept.sender.ready().await.is_ok() {
+                        return Free::Kept(kept);
+                    }
+                }
+                Err(mut given) => tokio::select! {
+                    biased;
+                    Ok(mut kept) = &mut given => match version {
+                        Version::Http2 => return Free::Place(kept.place),
+                        Version::Http1 => if kept.sender.ready().await.is_ok() { return Free::Kept(kept) },
+                    },
+                    Ok(place) = Arc::clone(&self.places).acquire_owned() => return Free::Place(place),
+                },
+            }
+        }
+    }
+
+    /// A connection that is kept, ready or not; or what will bring the next one that is given back.
+    fn last_kept_or_wait(&self) -> Result<Kept, oneshot::Receiver<Kept>> {
+        let mut idle = self.idle();
+        if let Some(kept) = idle.kept.pop_back() {
+            return Ok(kept);
+        }
+        // Those that gave up stand in front: all wait equally long.
+        while idle.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            idle.waiting.pop_front();
+        }
+        let (give, given) = oneshot::channel();
+        idle.waiting.push_back(give);
+        Err(given)
     }
 
     /// An HTTP/2 connection that is open and not too busy.
@@ -289,7 +365,7 @@ impl Origin {
 
     /// The connection that was used last and is still good; older ones are closed on the way.
     fn take_kept(&self) -> Option<Kept> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut self.idle().kept;
         while kept.front().is_some_and(|oldest| oldest.since.elapsed() > self.limits.origin_idle || oldest.sender.is_closed()) {
             kept.pop_front();
         }
@@ -297,15 +373,26 @@ impl Origin {
         kept.remove(ready)
     }
 
-    fn keep(&self, connection: Kept) {
+    fn keep(&self, mut connection: Kept) {
         if connection.sender.is_closed() {
             return;
         }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_back(connection);
-        if kept.len() > self.limits.max_origin_idle {
-            kept.pop_front();
+        let mut idle = self.idle();
+        while let Some(waiting) = idle.waiting.pop_front() {
+            connection = match waiting.send(connection) {
+                Ok(()) => return,
+                // They gave up.
+                Err(back) => back,
+            };
         }
+        idle.kept.push_back(connection);
+        if idle.kept.len() > self.limits.max_origin_idle {
+            idle.kept.pop_front();
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes connections that were kept for too long, for as long as the edge runs.
@@ -313,7 +400,7 @@ impl Origin {
         let every = (self.limits.origin_idle / 2).max(Duration::from_millis(50));
         loop {
             tokio::time::sleep(every).await;
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = &mut self.idle().kept;
             kept.retain(|kept| kept.since.elapsed() <= self.limits.origin_idle && !kept.sender.is_closed());
         }
     }
@@ -347,9 +434,25 @@ fn address_for_http2(request: &mut Request<Upload>) {
 /// Whether doing a request twice does nothing that doing it once would not.
 ///
 /// Source: RFC 9110, section 9.2.2.
-fn repeatable(request: &Request<Upload>) -> bool {
-    let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    idempotent && matches!(request.body(), Upload::Empty) && !request.headers().contains_key(http::header::UPGRADE)
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
+
+fn has_no_body(request: &Request<Upload>) -> bool {
+    matches!(request.body(), Upload::Empty) && !request.headers().contains_key(http::header::UPGRADE)
+}
+
+/// Whether the origin says that it did nothing with a request: its stream was refused, or came after the last one that the origin takes
+/// on a connection that it is closing.
+///
+/// Source: RFC 9113, section 8.7. h2 gives a GOAWAY of the other side to those streams only that it leaves out, and to new ones.
+fn was_not_processed(error: &hyper::Error) -> bool {
+    let by_origin = of_http2(error).filter(|error| error.is_remote());
+    by_origin.is_some_and(|error| error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 fn copy(request: &Request<Upload>) -> Request<Upload> {

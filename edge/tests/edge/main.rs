@@ -14,6 +14,7 @@ mod origin;
 mod program;
 mod protocols;
 mod raw_h2;
+mod refusals;
 mod s3;
 mod serving;
 mod setup;

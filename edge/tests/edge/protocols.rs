@@ -23,7 +23,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{bucket, client, client::SOON, setup::Setup};
@@ -165,6 +170,33 @@ async fn an_edge_does_not_start_without_the_cas_it_is_to_trust() {
     let parts = edge::Parts { source: setup.source.clone(), seal_keys: setup.bucket.seal_keys(), clock: Arc::new(domains::SystemClock) };
     let error = edge::Edge::start(config, parts).await.unwrap_err();
     assert!(matches!(error, StartError::Origin(_)), "{error}");
+}
+
+#[tokio::test]
+async fn early_hints_of_the_origin_end_at_the_edge_and_its_answer_arrives_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let hinting = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(1..) = socket.read(&mut buffer).await {
+                    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
+                    let answer = [hint, hint, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"].concat();
+                    let _ = socket.write_all(answer.as_bytes()).await;
+                }
+            });
+        }
+    });
+    let setup = Setup::configured(&[SHOP], |config| config.origin = address).await;
+    let mut h1 = client::connect(setup.https(), SHOP).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: {SHOP}\r\nConnection: close\r\n\r\n");
+    let (answer, _) = client::talk(&mut h1, request.as_bytes(), SOON).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nbody") && !answer.contains("style"), "{answer}");
+    let answer = client::h2(setup.https(), SHOP).await.send_request(client::get_h2(SHOP, "/")).await.unwrap();
+    assert!(answer.status() == StatusCode::OK && !answer.headers().contains_key("link"));
+    assert_eq!(client::text(answer).await, "body");
+    hinting.abort();
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! An HTTP/2 client that says whatever it is told: frames and headers by hand, nothing compressed, nothing checked.
+//! HTTP/2 that says whatever it is told: frames and headers by hand, nothing compressed, nothing checked.
 
 use std::time::Duration;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -99,7 +99,7 @@ pub(crate) async fn answer(stream: &mut TlsStream<TcpStream>, id: u32, wait: Dur
 }
 
 /// The next frame, `None` at the connection's end.
-pub(crate) async fn read(stream: &mut TlsStream<TcpStream>) -> Option<(u8, u8, u32, Vec<u8>)> {
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.ok()?;
     let [high, middle, low, kind, flags, id @ ..] = head;
