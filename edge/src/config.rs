@@ -22,8 +22,8 @@ pub struct Config {
     pub origin: String,
     /// How it is spoken to; plain HTTP/1.1 unless said otherwise.
     pub origin_protocol: OriginProtocol,
-    /// Whether a load balancer tells who the client is (PROXY protocol, version 2). Then every connection on the TLS port must begin so;
-    /// nothing but the load balancer may reach that port.
+    /// Whether a load balancer tells who the client is (PROXY protocol, version 2). Then every connection on the two public ports must begin
+    /// so; nothing but the load balancer may reach them.
     pub proxy_protocol: bool,
     /// A folder with the operator's own `502.html`, `503.html` and `504.html`, any of them; `{request_id}` in one becomes the request's id.
     pub error_pages: Option<PathBuf>,
@@ -206,6 +206,22 @@ impl Default for AddressLimits {
     /// Room for a large office behind one address; its handshakes take a seventh of a core at most.
     fn default() -> Self {
         Self { max_open: 4_000, connections_per_second: 1_000, requests_per_second: u32::MAX, resets_per_second: 50 }
+    }
+}
+
+/// One address may have a fifth of the connections, unless somebody says otherwise.
+const USUAL_PART: usize = 5;
+
+impl AddressLimits {
+    /// What an address may have open of `places`, where it may have [`max_open`](Self::max_open) of `all`: the same part of them, and no less
+    /// than it may have of `all` while that is not more than [`USUAL_PART`]. Where it may have them all, it may have them all.
+    pub(crate) fn open_of(&self, places: usize, all: usize) -> usize {
+        if self.max_open >= all {
+            return self.max_open;
+        }
+        let part = self.max_open as u128 * places as u128 / all.max(1) as u128;
+        let usual = self.max_open.min(places / USUAL_PART);
+        usize::try_from(part).unwrap_or(usize::MAX).max(usual).max(1)
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     addresses::Addresses,
     certificates::{Certificates, Disk, DiskError, Ingredients},
-    config::{Config, Drain, Limits},
+    config::{AddressLimits, Config, Drain, Limits},
     connections::Connections,
     descriptors,
     drain::{self, DrainReport, Leaving, Phase},
@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) public_https_port: u16,
     pub(crate) proxy_protocol: bool,
     pub(crate) addresses: Addresses,
+    /// The same for the port of plain HTTP.
+    pub(crate) plain_addresses: Addresses,
     pub(crate) pages: Pages,
     settings: watch::Receiver<Option<Arc<EdgeSettings>>>,
     loaded: watch::Receiver<bool>,
@@ -186,6 +188,7 @@ impl Edge {
             public_https_port: config.public_https_port.unwrap_or(https.1.port()),
             proxy_protocol: config.proxy_protocol,
             addresses: Addresses::new(config.limits.per_address.clone()),
+            plain_addresses: Addresses::new(of_plain(&config.limits)),
             pages,
             settings: settings_seen,
             loaded: loaded_seen,
@@ -214,7 +217,8 @@ impl Edge {
             stop: CancellationToken::new(),
         };
         edge.spawn_all(refresher, config.origin, [https.0, http.0, private_port.0]);
-        tracing::info!(https = %edge.https_addr, http = %edge.http_addr, private = %edge.private_addr, names = edge.shared.names.counts().0, "edge started");
+        let (names, connections) = (edge.shared.names.counts().0, edge.shared.limits.max_connections);
+        tracing::info!(https = %edge.https_addr, http = %edge.http_addr, private = %edge.private_addr, names, connections, "edge started");
         Ok(edge)
     }
 
@@ -324,6 +328,12 @@ impl Remembered {
         let settings = disk.settings().and_then(|bytes| EdgeSettings::from_bytes(&bytes).ok());
         Self { disk: Arc::new(disk), names: Arc::new(names), settings, loaded }
     }
+}
+
+/// What one address may take of the port of plain HTTP: the same part of it as of the TLS port.
+fn of_plain(limits: &Limits) -> AddressLimits {
+    let max_open = limits.per_address.open_of(limits.max_plain_connections, limits.max_connections);
+    AddressLimits { max_open, ..limits.per_address.clone() }
 }
 
 fn bind(

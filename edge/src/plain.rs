@@ -2,9 +2,14 @@
 //!
 //! Arrives: TCP connections. Leaves: what a function of the request says. Goes wrong: as on the TLS port, by limits and deadlines.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -14,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    addresses::{Guest, TooMuch},
     body::Answer,
     drain::Phase,
     edge::Shared,
@@ -44,12 +50,12 @@ impl Port {
 /// Accepts on a plain port.
 pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken, port: Port) {
     let (places, over) = (shared.limits.max_plain_connections, |reason| shared.metrics.connection_ended(reason));
-    let serve = |socket, _: SocketAddr, place| {
+    let serve = |socket, from: SocketAddr, place| {
         let (shared, end) = (Arc::clone(&shared), shared.leaving.end.clone());
         shared.leaving.tasks.clone().spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}
-                () = serve(shared, socket, port) => {}
+                () = serve(shared, socket, from.ip().to_canonical(), port) => {}
             }
             drop(place);
         });
@@ -57,18 +63,26 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: Can
     listener::accept(listener, places, stop, over, serve).await;
 }
 
-async fn serve(shared: Arc<Shared>, mut socket: TcpStream, port: Port) {
+async fn serve(shared: Arc<Shared>, mut socket: TcpStream, from: IpAddr, port: Port) {
     listener::keep_alive(&socket);
-    if port == Port::Private
-        && let Err(reason) = skip_proxy_header(&mut socket, shared.limits.header_read).await
-    {
-        return shared.metrics.connection_ended(reason);
-    }
+    let admitted = match port {
+        Port::Http => admit(&shared, &mut socket, from).await.map(Some),
+        Port::Private => skip_proxy_header(&mut socket, shared.limits.header_read).await.map(|()| None),
+    };
+    let guest = match admitted {
+        Ok(guest) => guest,
+        Err(reason) => return shared.metrics.connection_ended(reason),
+    };
     let activity = Activity::new();
     let io = TokioIo::new(WatchedIo::new(socket, Arc::clone(&activity)));
     let service = service_fn(|request: Request<Incoming>| {
         let guard = activity.request();
-        let (parts, text) = port.answer(&shared, &request).into_parts();
+        let within = guest.as_ref().is_none_or(|guest| shared.plain_addresses.request(guest).is_ok());
+        let answer = match within {
+            true => port.answer(&shared, &request),
+            false => text(StatusCode::TOO_MANY_REQUESTS, "Too many requests come from your address. Please wait a moment.\n"),
+        };
+        let (parts, text) = answer.into_parts();
         let mut answer = Response::from_parts(parts, Answer::own(text, Some(guard)));
         if shared.leaving.phase() != Phase::Serving {
             answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
@@ -81,6 +95,18 @@ async fn serve(shared: Arc<Shared>, mut socket: TcpStream, port: Port) {
     if let Some(reason) = driven.drive(served).await {
         shared.metrics.connection_ended(reason);
     }
+}
+
+/// Takes a stranger's connection in: as that of the client the load balancer names, where there is one.
+async fn admit(shared: &Shared, socket: &mut TcpStream, from: IpAddr) -> Result<Guest, &'static str> {
+    let client = match shared.proxy_protocol {
+        true => match timeout(shared.limits.header_read, load_balancer::read_client(socket)).await {
+            Ok(told) => told.map_err(NoHeader::reason)?.unwrap_or(from),
+            Err(_) => return Err("no_request"),
+        },
+        false => from,
+    };
+    shared.plain_addresses.admit(client).map_err(TooMuch::reason)
 }
 
 /// Reads over a PROXY header where there is one; what it says does not matter here.

@@ -164,6 +164,45 @@ async fn an_address_has_its_share_of_connections_and_requests() {
 }
 
 #[tokio::test]
+async fn an_address_has_its_share_of_the_port_of_plain_http_and_others_have_theirs() {
+    let setup = Setup::configured(&[SHOP], |config| {
+        config.proxy_protocol = true;
+        (config.limits.max_connections, config.limits.max_plain_connections) = (100, 20);
+        let limits = &mut config.limits.per_address;
+        (limits.max_open, limits.requests_per_second) = (10, 1);
+    })
+    .await;
+    let connect = async |client: u8| {
+        let mut tcp = TcpStream::connect(setup.edge().http_addr).await.unwrap();
+        tcp.write_all(&proxy_header([192, 0, 2, client])).await.unwrap();
+        tcp
+    };
+    let ask = format!("GET /a HTTP/1.1\r\nHost: {SHOP}\r\n\r\n");
+    let asked = async |tcp: &mut TcpStream, times: usize| {
+        // Whoever is refused may be gone already.
+        let _ = tcp.write_all(ask.repeat(times).as_bytes()).await;
+        let (mut came, mut buffer) = (String::new(), [0; 4096]);
+        while came.matches("HTTP/1.1 ").count() < times {
+            match tcp.read(&mut buffer).await {
+                Ok(read @ 1..) => came.push_str(&String::from_utf8_lossy(&buffer[..read])),
+                _ => break,
+            }
+        }
+        came
+    };
+    // As many as of the other port would be more than a fifth.
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(connect(7).await);
+        assert!(asked(open.last_mut().unwrap(), 1).await.starts_with("HTTP/1.1 308 "));
+    }
+    assert_eq!(asked(&mut connect(7).await, 1).await, "");
+    assert_eq!(setup.ended("address_open"), 1);
+    assert!(asked(&mut connect(8).await, 1).await.starts_with("HTTP/1.1 308 "));
+    assert!(asked(&mut open[0], 30).await.contains("HTTP/1.1 429 "));
+}
+
+#[tokio::test]
 async fn a_body_has_a_largest_size_where_one_is_set() {
     let setup = Setup::configured(&[SHOP], |config| config.limits.max_body_bytes = 1000).await;
     for (framing, size, status) in [("Content-Length: 1000\r\n", 1000, 200), ("Content-Length: 1001\r\n", 0, 413)] {
@@ -252,6 +291,15 @@ async fn a_load_balancer_tells_the_client_and_nobody_else_comes_in() {
 
     client::connect(setup.https(), SHOP).await.unwrap_err();
     assert_eq!(setup.ended("proxy_header_absent"), 1);
+
+    // The port of plain HTTP hears it from the load balancer as well, and from nobody else.
+    let ask = format!("GET /a HTTP/1.1\r\nHost: {SHOP}\r\nConnection: close\r\n\r\n");
+    let mut tcp = TcpStream::connect(setup.edge().http_addr).await.unwrap();
+    let (answer, _) = client::talk(&mut tcp, &[&proxy_header([192, 0, 2, 7]), ask.as_bytes()].concat(), SOON).await;
+    assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+    let mut tcp = TcpStream::connect(setup.edge().http_addr).await.unwrap();
+    assert_eq!(client::talk(&mut tcp, ask.as_bytes(), SOON).await, (String::new(), true));
+    assert_eq!(setup.ended("proxy_header_absent"), 2);
 
     let ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     for begin in [&b""[..], &proxy_header([192, 0, 2, 7])] {
