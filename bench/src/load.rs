@@ -127,15 +127,18 @@ impl Load {
         Self { server, operation, tls: TlsConnector::from(Arc::new(config)), large, resumed: Arc::default() }
     }
 
+    /// One client of it.
+    pub(crate) fn client(&self) -> Client {
+        Client { server: self.server, tls: self.tls.clone(), large: Arc::clone(&self.large), resumed: Arc::clone(&self.resumed) }
+    }
+
     /// Does it for a while, and says how often.
     pub(crate) async fn run(&mut self, wait: Duration) -> Result<u64, Failure> {
         self.resumed.store(0, Ordering::Relaxed);
         let until = Instant::now() + wait;
         let mut clients = FuturesUnordered::new();
         for _ in 0..CONNECTIONS {
-            let client =
-                Client { server: self.server, tls: self.tls.clone(), large: Arc::clone(&self.large), resumed: Arc::clone(&self.resumed) };
-            clients.push(client.run(self.operation, until));
+            clients.push(self.client().run(self.operation, until));
         }
         let mut done = 0;
         while let Some(client) = clients.next().await {
@@ -150,7 +153,8 @@ impl Load {
     }
 }
 
-struct Client {
+/// Whoever connects.
+pub(crate) struct Client {
     server: SocketAddr,
     tls: TlsConnector,
     large: Arc<[u8]>,
@@ -194,7 +198,8 @@ impl Client {
         Ok(done)
     }
 
-    async fn connect(&self, sni: &str) -> io::Result<TlsStream<TcpStream>> {
+    /// Connects from the next of the addresses.
+    pub(crate) async fn connect(&self, sni: &str) -> io::Result<TlsStream<TcpStream>> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let socket = TcpSocket::new_v4()?;
         let host = 2 + NEXT.fetch_add(1, Ordering::Relaxed) % ADDRESSES;
@@ -218,7 +223,13 @@ impl Client {
     }
 
     /// One request; `buffer` keeps its room between them.
-    async fn get(&self, stream: &mut TlsStream<TcpStream>, path: &str, body: &[u8], buffer: &mut Vec<u8>) -> Result<(), Failure> {
+    pub(crate) async fn get(
+        &self,
+        stream: &mut TlsStream<TcpStream>,
+        path: &str,
+        body: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;

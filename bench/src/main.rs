@@ -8,6 +8,7 @@
 
 mod load;
 mod measure;
+mod memory;
 mod origin;
 mod peers;
 mod report;
@@ -50,6 +51,9 @@ struct Arguments {
     /// Names in the edge's index; the peers have one, which is their best case.
     #[arg(long, default_value_t = 1000)]
     names: usize,
+    /// Tells, instead of what operations cost, what `--names` names and idle connections cost in memory, and how soon the edge is ready.
+    #[arg(long)]
+    memory: bool,
     /// The server's core.
     #[arg(long, default_value_t = 0)]
     server_core: usize,
@@ -82,6 +86,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(edge) => edge.clone(),
         None => peers::build_edge()?,
     };
+    if arguments.memory {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (origin, site) = (origin::start()?, Site::make(arguments.names)?);
+        println!("{}", runtime.block_on(memory::measure(&edge, &site, arguments.names, origin))?);
+        return Ok(());
+    }
     let operations = Operation::chosen(&arguments.operations)?;
     let mut client = CpuSet::new();
     client.set(arguments.client_core);

@@ -42,8 +42,7 @@ impl Site {
         }
         site.write("bucket/edge.json", &EdgeSettings::new(1, vec!["thumbprint".to_owned()]).to_bytes())?;
         let mut shards: Vec<IndexShard> = (0..=255).map(IndexShard::empty).collect();
-        let others = (1..names).map(|number| format!("shop-{number}.brand-{}.com", number % 997));
-        for name in std::iter::once(NAME.to_owned()).chain(others) {
+        for name in (0..names.max(1)).map(Self::name) {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::new(vec![name.clone()])?;
             params.not_before = rcgen::date_time_ymd(2025, 1, 1);
@@ -61,6 +60,11 @@ impl Site {
             site.write(&format!("bucket/{}", index_object(shard.shard)), &shard.to_bytes())?;
         }
         Ok(site)
+    }
+
+    /// One of its names by number; the first is [`NAME`].
+    pub(crate) fn name(number: usize) -> String {
+        if number == 0 { NAME.to_owned() } else { format!("shop-{number}.brand-{}.com", number % 997) }
     }
 
     fn publish(&self, name: &str, chain: String, key: &KeyPair, seal: &SealKeyPair, shards: &mut [IndexShard]) -> Result<(), Failure> {
