@@ -58,6 +58,10 @@ pub struct Claim {
     /// Taken out of service until it is resumed; stands beside the state, and changes neither proof nor certificate.
     #[serde(default)]
     pub suspension: Option<Suspension>,
+    /// Since when the bucket shows a site of the name that should be gone, while this claim has none of its own to publish: so it is after a
+    /// restore beside a bucket older than the backup.
+    #[serde(default)]
+    pub stale_site: Option<Timestamp>,
 }
 
 /// The operator took a name out of service.
@@ -526,9 +530,12 @@ impl StateName {
 impl Claim {
     /// The steps this claim waits for, each with when it is due. Empty for a tombstone, and only for a tombstone.
     pub fn steps(&self) -> Vec<(Step, Timestamp)> {
+        let stale_site = self.stale_site.map(|since| (Step::PublishSite, since));
         match &self.state {
-            State::AwaitingProof { next_look, .. } | State::AwaitingRouting { next_look, .. } => vec![(Step::VerifyOwnership, *next_look)],
-            State::Issuing { issuance, .. } => vec![(Step::IssueCertificate, issuance.next_look)],
+            State::AwaitingProof { next_look, .. } | State::AwaitingRouting { next_look, .. } => {
+                std::iter::once((Step::VerifyOwnership, *next_look)).chain(stale_site).collect()
+            }
+            State::Issuing { issuance, .. } => std::iter::once((Step::IssueCertificate, issuance.next_look)).chain(stale_site).collect(),
             State::Active { publication, renewal, health_look, .. } => {
                 let renewal_at = match (&renewal.issuance.attempt, renewal.window_poll) {
                     (None, Some(poll)) => poll.min(renewal.issuance.next_look),

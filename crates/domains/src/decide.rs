@@ -108,6 +108,7 @@ pub fn register(
         last_look: None,
         // Leaving and coming back is no way around the operator.
         suspension: tombstone.and_then(|claim| claim.suspension.clone()).map(|known| Suspension { site_version: None, ..known }),
+        stale_site: None,
     };
     let history = vec![entry(&claim, "claim_registered", None, now)];
     Change { claims: vec![Put { item: claim, expected: tombstone.map(|claim| claim.version) }], history, ..Change::default() }
@@ -607,23 +608,27 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
                 return None;
             }
             *publication = Publication::Done { version, at: now };
-            "site_suspended"
+            Some("site_suspended")
         }
         State::Active { publication, certificate, .. } if claim.suspension.is_none() && shows_ours && certificate.version == version => {
             if !matches!(publication, Publication::Due { .. }) {
                 return None;
             }
             *publication = Publication::Done { version, at: now };
-            "site_published"
+            Some("site_published")
         }
         // A site written while the claim ended is not its take-down.
         State::Removing { reason, .. } if !shows_ours => {
             state = State::Removed { reason: *reason };
-            "site_removed"
+            Some("site_removed")
         }
+        // What was stale is over; nothing happened to this claim.
+        State::AwaitingProof { .. } | State::AwaitingRouting { .. } | State::Issuing { .. } if claim.stale_site.is_some() => None,
         _ => return None,
     };
-    Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, Some(event)))
+    let mut change = rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, event);
+    change.claims[0].item.stale_site = None;
+    Some(change)
 }
 
 /// Proved and routed: the order comes at once, unless the look saw what would make the CA refuse.
@@ -785,7 +790,8 @@ fn at_risk(claim: &Claim, judgement: &Judgement) -> Finding {
 }
 
 fn expire(claim: &Claim, now: Timestamp) -> Change {
-    let state = State::Removed { reason: RemovalReason::Expired };
+    let reason = RemovalReason::Expired;
+    let state = if claim.stale_site.is_some() { State::Removing { reason, next_look: now } } else { State::Removed { reason } };
     rewrite(claim, state, None, claim.last_look.clone(), now, Some("claim_expired"))
 }
 

@@ -200,3 +200,49 @@ fn a_bucket_that_is_behind_gets_what_the_backup_has() {
     let change = restore(Some(&owner), &[claim], Some(&site("brand", owner.site_version.0 - 1, None))).unwrap();
     assert!(change.claims[0].item.is_due(Step::PublishSite, at(DAY)) && change.certificate.is_none());
 }
+
+/// Whether the name's tombstone is due, and what becomes of the claim that carried it.
+fn taken_down(owner: &Owner, claims: &[Claim], shown: u64) -> Claim {
+    let change = restore(Some(owner), claims, Some(&site("brand", shown, None))).expect("the bucket goes on showing the site");
+    let carrier = &change.claims[0].item;
+    assert!(carrier.is_due(Step::PublishSite, at(DAY)), "{:?}", carrier.state);
+    assert!(change.owner.is_none(), "the version is the backup's, which is newer than what is shown");
+    let done = decide::record_publication(carrier, None, owner.site_version, at(DAY + 1)).unwrap().claims.remove(0).item;
+    assert!(!done.is_due(Step::PublishSite, at(2 * DAY)));
+    done
+}
+
+#[test]
+fn a_bucket_that_is_behind_goes_on_serving_no_name_that_was_removed() {
+    let (claim, owner, _) = served();
+    let shown = owner.site_version.0;
+    let change = decide::request_removal(&claim, Some(&owner), at(20));
+    let (leaving, owner) = (change.claims[0].item.clone(), change.owner.unwrap().item);
+    let gone = decide::record_publication(&leaving, None, owner.site_version, at(21)).unwrap().claims.remove(0).item;
+    assert!(gone.is_removed());
+    assert!(taken_down(&owner, std::slice::from_ref(&gone), shown).is_removed());
+    assert_eq!(restore(Some(&owner), &[leaving], Some(&site("brand", shown, None))), None, "its take-down is due as it is");
+    // Who came back has proved nothing yet, or has no certificate yet: his claim goes on.
+    let again =
+        decide::register(gone.key.clone(), gone.claim_id.clone(), gone.token.clone(), Some(&gone), &LookSchedule::default(), at(30));
+    let again = again.claims[0].item.clone();
+    assert_eq!(taken_down(&owner, std::slice::from_ref(&again), shown).state, again.state);
+    let looks = LookSchedule::default();
+    let proved = decide::after_look(&again, Some(&owner), None, &look(Routing::OurTarget), &looks, at(40), at(40)).unwrap();
+    let (proved, owner) = (proved.claims[0].item.clone(), proved.owner.unwrap().item);
+    assert_eq!(taken_down(&owner, std::slice::from_ref(&proved), shown).state, proved.state);
+}
+
+#[test]
+fn a_bucket_that_is_behind_goes_on_serving_no_name_for_whom_it_was_taken_from() {
+    let (claim, owner, _) = served();
+    let shown = owner.site_version.0;
+    let change = decide::request_removal(&claim, Some(&owner), at(20));
+    let (leaving, owner) = (change.claims[0].item.clone(), change.owner.unwrap().item);
+    let gone = decide::record_publication(&leaving, None, owner.site_version, at(21)).unwrap().claims.remove(0).item;
+    let looks = LookSchedule::default();
+    let won = decide::after_look(&registered("rival"), Some(&owner), None, &look(Routing::OurTarget), &looks, at(40), at(40)).unwrap();
+    let (rival, owner) = (won.claims[0].item.clone(), won.owner.unwrap().item);
+    assert!(matches!(rival.state, State::Issuing { .. }));
+    assert_eq!(taken_down(&owner, &[gone, rival.clone()], shown).state, rival.state);
+}

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use super::rewrite;
 use crate::{
     CLAIM_SCHEMA, CaChoice, CertificateFacts, Change, Claim, ClaimId, ClaimKey, Hostname, Issuance, Issued, Judgement, Owner,
-    OwnershipToken, Proof, Publication, Put, RemovalReason, Renewal, SiteVersion, State, StoredCertificate, Suspension, TenantId, renewal,
+    OwnershipToken, Proof, Publication, Put, RemovalReason, Renewal, SiteVersion, State, Step, StoredCertificate, Suspension, TenantId,
+    renewal,
 };
 
 /// What the bucket shows of a name.
@@ -80,10 +81,12 @@ pub fn restore(
             if *version > known {
                 let tenant = owner.and_then(|owner| owner.tenant.clone());
                 change.owner = Some(owner_at(owner, hostname, tenant, *version));
+            } else if *version < known && change == Change::default() {
+                change = take_down_again(claims, now)?;
             }
             change
         }
-        Some(shown) if shown.version() < known => publish_again(owner, claims, shown.version(), now)?,
+        Some(shown) if shown.version() < known => publish_again(owner, claims, shown, now)?,
         Some(_) => return None,
         None => withhold(owner, claims, taken_at, now)?,
     };
@@ -197,6 +200,7 @@ fn made_again(hostname: &Hostname, site: &ShownSite, claim_id: &ClaimId, token: 
         problem: None,
         last_look: None,
         suspension: None,
+        stale_site: None,
     };
     let history = vec![super::entry(&claim, "certificate_restored", None, now)];
     Change { claims: vec![Put { item: claim, expected: None }], history, ..Change::default() }
@@ -231,11 +235,13 @@ fn certificate_of(claim: &Claim) -> Option<(Hostname, SiteVersion)> {
     }
 }
 
-/// The bucket is behind the backup: what it should show is published again.
-fn publish_again(owner: Option<&Owner>, claims: &[Claim], shown: SiteVersion, now: Timestamp) -> Option<Change> {
-    let claim = owned(owner, claims)?;
-    let State::Active { publication: Publication::Done { version, .. }, .. } = &claim.state else { return None };
-    if *version <= shown {
+/// The bucket is behind the backup: what it should show is published again, be it that the name is gone.
+fn publish_again(owner: Option<&Owner>, claims: &[Claim], shown: &Shown, now: Timestamp) -> Option<Change> {
+    let Some((claim, State::Active { publication, .. })) = owned(owner, claims).map(|claim| (claim, &claim.state)) else {
+        // An older tombstone serves nothing.
+        return if matches!(shown, Shown::Gone { .. }) { None } else { take_down_again(claims, now) };
+    };
+    if !matches!(publication, Publication::Done { version, .. } if *version > shown.version()) {
         return None;
     }
     let mut state = claim.state.clone();
@@ -243,6 +249,22 @@ fn publish_again(owner: Option<&Owner>, claims: &[Claim], shown: SiteVersion, no
         *publication = Publication::Due { next_look: now };
     }
     Some(rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None))
+}
+
+/// Nobody's site is to be shown, and the bucket shows one from before: the name's tombstone is due again, with whichever claim can carry it.
+fn take_down_again(claims: &[Claim], now: Timestamp) -> Option<Change> {
+    if claims.iter().any(|claim| claim.is_due(Step::PublishSite, now)) {
+        return None;
+    }
+    let claim = claims.iter().find(|claim| !is_over(claim)).or_else(|| claims.first())?;
+    let state = match &claim.state {
+        State::Removing { reason, .. } | State::Removed { reason } => State::Removing { reason: *reason, next_look: now },
+        going_on => going_on.clone(),
+    };
+    let is_going_on = !matches!(state, State::Removing { .. });
+    let mut change = rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, None);
+    change.claims[0].item.stale_site = is_going_on.then_some(now);
+    Some(change)
 }
 
 fn owned<'c>(owner: Option<&Owner>, claims: &'c [Claim]) -> Option<&'c Claim> {

@@ -44,6 +44,7 @@ pub fn claim(key: ClaimKey, version: u64, next_look: Timestamp) -> Claim {
         problem: None,
         last_look: None,
         suspension: None,
+        stale_site: None,
         key,
     }
 }
