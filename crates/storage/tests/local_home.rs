@@ -15,8 +15,9 @@ use std::{
 };
 
 use domains::{
-    AnswerZone, BundleBucket, Callers, Change, Claim, Clock, CommitError, Dispatch, DomainTable, Issuance, Listings, Marks,
+    AnswerZone, BundleBucket, Callers, Change, Claim, Clock, CommitError, Dispatch, Documents, DomainTable, Issuance, Listings, Marks,
     ObjectCondition, Proof, Put, SiteVersion, State, Step, StepQueue, StoreError, SystemClock,
+    webhooks::{PROGRESS_KIND, Progress},
 };
 use rusqlite::{Connection, params};
 use stand::LocalStand;
@@ -600,6 +601,8 @@ async fn a_backup_taken_beside_a_home_in_use_is_of_one_moment_and_makes_a_store_
     for number in 0..50 {
         home.commit(&created(claim(key(number), 1, stand.now()))).await.unwrap();
     }
+    let told = Progress { sequence: 7, passed: 3, ..Progress::default() };
+    let told_before = home.put_document(PROGRESS_KIND, "hook", &serde_json::to_string(&told).unwrap(), None).await.unwrap();
     let secret = [("keys/seal.json".to_owned(), b"secret".to_vec())];
     let facts = back_up(&folder, &file, "1.2.3", &secret, stand.now()).unwrap();
     assert_eq!((facts.taken_at, facts.files), (stand.now(), vec!["keys/seal.json".to_owned()]));
@@ -626,6 +629,10 @@ async fn a_backup_taken_beside_a_home_in_use_is_of_one_moment_and_makes_a_store_
     home.commit(&created(claim(key(51), 1, stand.now()))).await.unwrap();
     let fed = home.next_batch(10, Duration::ZERO).await.unwrap();
     assert!(fed[0].sequence > 1_000_000, "{}", fed[0].sequence);
+    let kept = home.document(PROGRESS_KIND, "hook").await.unwrap().unwrap();
+    let progress: Progress = serde_json::from_str(&kept.body).unwrap();
+    assert!(progress.sequence > 1_000_000 && kept.version > told_before, "a receiver knows the numbers of after the backup: {kept:?}");
+    assert_eq!(Progress { sequence: 7, ..progress }, told, "it is read on where it was");
 }
 
 #[tokio::test]

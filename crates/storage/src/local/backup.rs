@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use domains::webhooks::PROGRESS_KIND;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
@@ -181,6 +182,12 @@ pub fn place(from: &Path, folder: &Path) -> Result<(), BackupError> {
          DELETE FROM feed; DELETE FROM messages; DELETE FROM answers; COMMIT",
     )?;
     db.execute("UPDATE sqlite_sequence SET seq = seq + ?1", [NUMBERS_AHEAD])?;
+    // Under a webhook's numbers after the backup, its receiver knows other events, and would drop new ones as seen.
+    db.execute(
+        "UPDATE documents SET version = version + 1, body = json_set(body, '$.sequence', json_extract(body, '$.sequence') + ?1)
+         WHERE kind = ?2",
+        params![NUMBERS_AHEAD, PROGRESS_KIND],
+    )?;
     db.execute("INSERT INTO marks (name, value) VALUES (?1, '') ON CONFLICT DO NOTHING", [UNDER_WAY])?;
     drop(db);
     fs::File::open(&beside).and_then(|file| file.sync_all()).map_err(at(&beside))?;
