@@ -273,8 +273,9 @@ impl IssueCertificate {
         let Some(written) = self.write(claim.clone(), attempt, record).await? else {
             return Ok(Outcome::Nothing("someone else was first"));
         };
-        // An order that is given up, dead or for the other CA, has not used up what only certificates use up.
-        if has_dropped(&written, attempt) && !refusal.used_a_certificate() {
+        // A dead order has not used up what only certificates use up. One that is given up for the other CA may have brought one after all.
+        let may_have_issued = refusal.used_a_certificate() || refusal.keeps_the_order() && attempt.order_url.is_some();
+        if has_dropped(&written, attempt) && !may_have_issued {
             self.release(claim).await?;
         }
         Ok(Outcome::Recorded("refused"))
