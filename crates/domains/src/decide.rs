@@ -220,7 +220,9 @@ fn stop_of(claim: &Claim) -> Option<&Problem> {
     let stopped = |problem: &&Problem| {
         matches!(problem.code, ProblemCode::CaSuspended | ProblemCode::CaPaused) && problem.next_look == issuance.next_look
     };
-    issuance.stopped.as_ref().or_else(|| claim.problem.as_ref().filter(stopped))
+    // Whoever was at the second CA since may have its words there, which stop nothing at the first.
+    let is_old = issuance.second_not_before.is_none();
+    issuance.stopped.as_ref().or_else(|| claim.problem.as_ref().filter(stopped).filter(|_| is_old))
 }
 
 fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<LastLook>, looks: &LookSchedule, now: Timestamp) -> Change {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use domains::{
     Answer, Asked, CaChoice, CaaIssuer, ChainEnd, Claim, ClaimId, ClaimKey, Failover, Further, Hostname, IssuancePolicy, IssueError,
-    LastLook, Look, LookSchedule, Observed, OwnershipToken, PreparedKey, ProblemCode, ServerAnswer, TenantId, Timestamp, ZoneCut,
-    ZoneSettings,
+    Issued, LastLook, Look, LookSchedule, Observed, Owner, OwnershipToken, PreparedKey, ProblemCode, ServerAnswer, SiteVersion, TenantId,
+    Timestamp, ZoneCut, ZoneSettings,
     decide::{self, SUSPENDED_AFTER},
     judge,
     ledger::Wait,
@@ -242,4 +242,49 @@ fn a_second_ca_that_asks_everybody_to_wait_keeps_no_name_from_the_first() {
     assert_eq!(waiting(&claim, &queued).issuance().unwrap().at(), Second, "its own queue is waited for");
     let alone = waiting(&order(&ordered(true, false, &[r#"0 issue "second.net""#])), &paused);
     assert_eq!(alone.issuance().unwrap().at(), Second, "CAA records allow the second alone");
+}
+
+#[test]
+fn a_certificate_that_is_late_is_no_outage_of_the_first_ca() {
+    let late = IssueError::CertificateLate { retry_after: None, detail: "not known yet".into() };
+    let claim = refused(&ordered(true, false, &[]), &late, at(60));
+    assert_eq!(claim.problem.as_ref().unwrap().code, ProblemCode::CaUnavailable);
+    let claim = refused(&claim, &down(), at(3 * 3_600));
+    assert_eq!(claim.issuance().unwrap().ca, First, "one 503 counts as hours of silence");
+    let claim = refused(&claim, &down(), at(3 * 3_600 + 40 * 60));
+    assert_eq!(claim.issuance().unwrap().ca, Second);
+}
+
+/// Active, with a certificate of so many days from now on, and its renewal's order under way.
+fn renewing(days: u64) -> Claim {
+    let claim = ordered(true, false, &[]);
+    let owner =
+        Owner { hostname: claim.key.hostname.clone(), tenant: Some(claim.key.tenant.clone()), site_version: SiteVersion(0), version: 1 };
+    let (not_before, not_after) = (at(60), at(60 + days * 86_400));
+    let issued = Issued { chain: "chain".into(), serial: "01".into(), not_before, not_after, ari_id: None };
+    order(&decide::record_certificate(&claim, &owner, &issued, &LookSchedule::default(), at(60)).unwrap().claims[0].item)
+}
+
+#[test]
+fn a_limit_of_the_first_ca_turns_no_renewal_away_while_enough_of_its_own_life_is_left() {
+    let limited = IssueError::RateLimited { retry_after: Some(Duration::from_secs(3_600)), detail: "429".into() };
+    for (days, now, expected) in [(6, 4 * 86_400, First), (6, 5 * 86_400, Second), (90, 80 * 86_400, First), (90, 88 * 86_400, Second)] {
+        let claim = refused(&renewing(days), &limited, at(now));
+        assert_eq!(claim.issuance().unwrap().ca, expected, "a certificate of {days} days, {} days old", now / 86_400);
+    }
+}
+
+#[test]
+fn a_name_that_the_second_ca_paused_goes_on_being_renewed_at_the_first() {
+    let mut claim = renewing(90);
+    for minute in [0, 40] {
+        claim = refused(&claim, &down(), at(60 * minute));
+    }
+    claim = order(&claim);
+    assert_eq!(claim.issuance().unwrap().at(), Second);
+    let paused = refused(&claim, &IssueError::Paused { detail: "visit us".into() }, at(3_000));
+    assert_eq!(paused.problem.as_ref().unwrap().code, ProblemCode::CaPaused);
+    let judgement = judge(&look(&paused, true, false, &[]), &paused.look_subject(&zone()));
+    let looked = decide::after_look(&paused, None, None, &judgement, &LookSchedule::default(), at(3_060), at(3_060)).unwrap();
+    assert_eq!(looked.claims[0].item.issuance().unwrap().stopped, None, "what the second said stopped the first");
 }

@@ -10,6 +10,9 @@ use jiff::Timestamp;
 use super::{SUSPENDED_AFTER, elapsed};
 use crate::{CaChoice, ChallengeKind, Claim, Issuance, IssueError, ProblemCode, State, claim::after};
 
+/// The part of a short certificate's life that is slack: half of the third in which it is renewed.
+const SLACK_PART: u32 = 6;
+
 /// When an order goes to the second CA instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failover {
@@ -17,7 +20,7 @@ pub struct Failover {
     pub unavailable_for: Duration,
     /// How long a limit of the first may keep a new name waiting.
     pub new_name_patience: Duration,
-    /// How much of a certificate's life must be left when a limit of the first lets it be renewed.
+    /// How much of a certificate's life must be left when a limit of the first lets it be renewed; of a short life, a sixth is enough.
     pub renewal_slack: Duration,
     /// Whether the edge's answers to http-01 challenges fit the second CA as well, as they do when both accounts have one key. Otherwise only
     /// names whose challenges are delegated can turn to it.
@@ -54,15 +57,17 @@ impl Failover {
     /// Whether a limit of the first that ends at `until` lasts beyond what the name can wait, which waited since `since`.
     fn is_too_long(&self, claim: &Claim, since: Timestamp, until: Timestamp) -> bool {
         match &claim.state {
-            State::Active { certificate, .. } => after(until, self.renewal_slack) > certificate.not_after,
+            State::Active { certificate, .. } => {
+                let slack = self.renewal_slack.min(elapsed(certificate.not_before, certificate.not_after) / SLACK_PART);
+                after(until, slack) > certificate.not_after
+            }
             _ => elapsed(since, until) > self.new_name_patience,
         }
     }
 
     fn is_down_too_long(&self, claim: &Claim, now: Timestamp) -> bool {
-        // Claims written before the issuance kept it have it only where it could be covered.
-        let told = claim.problem.as_ref().filter(|problem| problem.code == ProblemCode::CaUnavailable).map(|problem| problem.since);
-        let since = claim.issuance().and_then(|issuance| issuance.down_since).or(told);
+        // What is told beside the state is no measure: a certificate that is late, of a CA that is up, goes by the same code.
+        let since = claim.issuance().and_then(|issuance| issuance.down_since);
         since.is_some_and(|since| elapsed(since, now) >= self.unavailable_for)
     }
 }
