@@ -189,7 +189,7 @@ impl DeliverEvents {
     /// Does what the operator asked for; `false` when another deliverer is at this endpoint.
     async fn grant_wish(&self, place: &mut Place, until: Instant) -> Result<bool, StoreError> {
         let id = place.webhook.id.clone();
-        let Some((wish, version)) = self.read::<Wish>(WISHES_KIND, &id).await? else { return Ok(true) };
+        let Some((wish, mut version)) = self.read::<Wish>(WISHES_KIND, &id).await? else { return Ok(true) };
         if wish.test {
             let now = self.clock.now();
             let test = serde_json::json!({ "type": "webhook.test", "timestamp": now, "data": { "webhook": id } });
@@ -203,6 +203,15 @@ impl DeliverEvents {
         }
         if !self.keep(place).await? {
             return Ok(false);
+        }
+        if wish.test && wish.redeliver {
+            // The redelivery may outlast this tick, and one test is what was asked for.
+            let rest = serialise(&Wish { test: false, ..wish })?;
+            version = match self.documents.put_document(WISHES_KIND, &id, &rest, Some(version)).await {
+                Ok(version) => version,
+                Err(CommitError::Conflict) => return Ok(true),
+                Err(CommitError::Store(error)) => return Err(error),
+            };
         }
         // Where there is no time left in this tick, the wish stays.
         if wish.redeliver && !(self.redeliver(place, until).await? && self.keep(place).await?) {

@@ -10,10 +10,10 @@ use std::{
 use async_trait::async_trait;
 use deliver_events::{DeliverEvents, Delivered, Message, Sender};
 use domains::{
-    ClaimId, ClaimKey, Clock, Documents, DomainTable, HandClock, Hostname, LookSchedule, OwnershipToken, TenantId, decide,
+    ClaimId, ClaimKey, Clock, Documents, DomainTable, EventFeed, HandClock, Hostname, LookSchedule, OwnershipToken, TenantId, decide,
     webhooks::{
-        DeadLetter, GIVE_UP, PROGRESS_KIND, Progress, RETRY_CAP, Refused, Secret, WEBHOOKS_KIND, WISHES_KIND, Webhook, Wish,
-        dead_letters_kind,
+        DeadLetter, Failed, GIVE_UP, PROGRESS_KIND, Progress, RETRY_CAP, Refused, Secret, WEBHOOKS_KIND, WISHES_KIND, Webhook, Wish,
+        dead_letter_id, dead_letters_kind,
     },
 };
 use serde_json::Value;
@@ -279,4 +279,32 @@ async fn two_deliverers_at_once_repeat_and_skip_nothing() {
     numbers.dedup();
     assert_eq!(numbers, (1..=150).collect::<Vec<_>>());
     assert_eq!(stand.progress("all").await.sequence, 150);
+}
+
+#[tokio::test]
+async fn one_test_message_is_sent_however_long_the_redelivery_beside_it_takes() {
+    let mut stand = Stand::new();
+    stand.webhook("back", |_| {}).await;
+    stand.endpoints.refuse("back", Refused::Gone);
+    stand.happen(1, "brand").await;
+    stand.tick().await;
+    stand.endpoints.come_back("back");
+    let event = stand.home.events(None, None, 1).await.unwrap().unwrap().items.remove(0);
+    let letter = DeadLetter { sequence: 1, event, attempts: 3, failure: Failed { at: stand.clock.now(), why: "503".into() } };
+    let body = serde_json::to_string(&letter).unwrap();
+    stand.home.put_document(&dead_letters_kind("back"), &dead_letter_id(1), &body, None).await.unwrap();
+    stand.wish("back", Wish { test: true, redeliver: true }).await;
+    let types = |stand: &Stand| {
+        let bodies = stand.endpoints.bodies("back");
+        bodies.iter().map(|body| body["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    stand.deliverer.budget = Duration::ZERO;
+    for _ in 0..3 {
+        stand.tick().await;
+    }
+    assert_eq!(types(&stand), ["webhook.test"], "no time was left for the redelivery");
+    stand.deliverer.budget = Duration::from_secs(20);
+    stand.tick().await;
+    assert_eq!(types(&stand), ["webhook.test", "claim_registered", "claim_registered"]);
+    assert!(stand.home.document(WISHES_KIND, "back").await.unwrap().is_none(), "it was granted");
 }
