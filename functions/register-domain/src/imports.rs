@@ -316,9 +316,12 @@ pub(crate) async fn create(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
             }
         };
         if progress.finished_at.is_none() {
-            let open = text(&Open { tenant: tenant.cloned(), id: id.clone() })?;
-            match api.documents.put_document(OPEN, &open_id(tenant, &id), &open, None).await {
-                Ok(_) | Err(CommitError::Conflict) => {}
+            let (entry, open) = (open_id(tenant, &id), text(&Open { tenant: tenant.cloned(), id: id.clone() })?);
+            // An entry that is there is written anew: a worker about to close what was finished before leaves it.
+            let there = api.documents.document(OPEN, &entry).await?.map(|there| there.version);
+            match api.documents.put_document(OPEN, &entry, &open, there).await {
+                Ok(_) => {}
+                Err(CommitError::Conflict) => continue,
                 Err(CommitError::Store(error)) => return Err(error.into()),
             }
         }
@@ -467,11 +470,8 @@ impl Api {
     async fn work_one(&self, entry: &str, open: &Open, version: u64) -> Result<usize, StoreError> {
         let tenant = open.tenant.as_ref();
         let kind = progress_kind(tenant);
-        let known = self.documents.document(&kind, &open.id).await?;
-        let lines = lines_of(self, tenant, &open.id).await?;
-        let (Some(known), Some(lines)) = (known, lines) else {
-            return Err(StoreError::Defect { detail: format!("the open import {} is nowhere", open.id) });
-        };
+        let nowhere = || StoreError::Defect { detail: format!("the open import {} is nowhere", open.id) };
+        let known = self.documents.document(&kind, &open.id).await?.ok_or_else(nowhere)?;
         let mut progress: Progress = stored("an import", &known.body)?;
         if progress.finished_at.is_some() {
             // It was kept that all is done, and a crash came before this entry went.
@@ -482,6 +482,8 @@ impl Api {
         if progress.waits.as_ref().is_some_and(|waits| waits.until > now) {
             return Ok(0);
         }
+        // Not before: of the many that wait, each would be read at every tick.
+        let lines = lines_of(self, tenant, &open.id).await?.ok_or_else(nowhere)?;
         let taken = self.take_chunk(&mut progress, &lines).await;
         if progress.next >= lines.len() {
             progress.finished_at = Some(self.clock.now());

@@ -163,3 +163,18 @@ async fn a_webhooks_secret_is_shown_once_rotates_with_an_overlap_and_goes_with_i
         assert!(stand.home.documents(kind, None, 10).await.unwrap().is_empty(), "{kind}");
     }
 }
+
+#[tokio::test]
+async fn an_import_that_is_repeated_just_before_its_end_is_closed_is_worked_off_anew() {
+    let stand = Stand::new().await;
+    let list = json!({ "domains": [{ "hostname": "no host", "tenant": "brand" }] });
+    import(&stand, OPERATOR, &list).await;
+    let documents = &stand.api.documents;
+    let entry = documents.documents("import-open", None, 2).await.unwrap().remove(0);
+    stand.api.work_imports(BUDGET).await.unwrap();
+    // A worker has kept that all is done, and not closed the entry yet.
+    let read = documents.put_document("import-open", &entry.id, &entry.body, None).await.unwrap();
+    assert!(import(&stand, OPERATOR, &list).await["finished_at"].is_null());
+    documents.delete_document("import-open", &entry.id, read).await.expect_err("the worker closes what was begun anew");
+    assert_eq!(stand.api.work_imports(BUDGET).await.unwrap().lines, 1);
+}
