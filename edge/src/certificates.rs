@@ -168,11 +168,11 @@ impl Certificates {
         let fetched = match timeout(wait, self.source.get(&object, MAX_SITE_BYTES, None)).await {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(cause)) => {
-                self.metrics.source_errors.increment();
+                self.metrics.source_failed("failed");
                 return Err(LoadError::Source { hostname: hostname.clone(), cause });
             }
             Err(_) => {
-                self.metrics.source_errors.increment();
+                self.metrics.source_failed("timeout");
                 return Err(LoadError::TimedOut(hostname.clone()));
             }
         };

@@ -17,7 +17,6 @@ pub(crate) struct EdgeMetrics {
     pub(crate) certificate_memory: Counter,
     pub(crate) certificate_disk: Counter,
     pub(crate) certificate_source: Counter,
-    pub(crate) source_errors: Counter,
     pub(crate) open_https: Gauge,
     pub(crate) accepted_https: Counter,
     responses: [Counter; 5],
@@ -37,7 +36,6 @@ impl EdgeMetrics {
             certificate_memory: lookups("memory"),
             certificate_disk: lookups("disk"),
             certificate_source: lookups("source"),
-            source_errors: registry.counter(metrics::SOURCE_ERRORS_TOTAL, "Reads of the source that failed.", None),
             open_https: registry.gauge(metrics::CONNECTIONS_OPEN, "Connections open.", Some(("port", "https"))),
             accepted_https: registry.counter(metrics::CONNECTIONS_TOTAL, "Connections accepted.", Some(("port", "https"))),
             responses: [responses("1xx"), responses("2xx"), responses("3xx"), responses("4xx"), responses("5xx")],
@@ -80,5 +78,10 @@ impl EdgeMetrics {
     /// The source was read.
     pub(crate) fn source_read(&self, kind: &'static str) {
         self.registry.counter(metrics::SOURCE_READS_TOTAL, "Reads of the source, by kind.", Some(("kind", kind))).increment();
+    }
+
+    /// A read of the source failed: it said so (`failed`), or said nothing in time (`timeout`).
+    pub(crate) fn source_failed(&self, kind: &'static str) {
+        self.registry.counter(metrics::SOURCE_ERRORS_TOTAL, "Reads of the source that failed, by kind.", Some(("kind", kind))).increment();
     }
 }

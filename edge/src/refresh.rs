@@ -253,12 +253,12 @@ impl Refresher {
     }
 
     async fn bounded<T>(&self, object: &str, read: impl Future<Output = Result<T, SourceError>>) -> Result<T, SourceError> {
-        let read = match timeout(self.config.source_timeout, read).await {
-            Ok(read) => read,
-            Err(elapsed) => Err(SourceError::new(object, elapsed)),
+        let (read, kind) = match timeout(self.config.source_timeout, read).await {
+            Ok(read) => (read, "failed"),
+            Err(elapsed) => (Err(SourceError::new(object, elapsed)), "timeout"),
         };
         if read.is_err() {
-            self.metrics.source_errors.increment();
+            self.metrics.source_failed(kind);
         }
         read
     }

@@ -28,7 +28,7 @@ pub const REQUESTS_REFUSED_TOTAL: &str = "nameplate_edge_requests_refused_total"
 pub const OBJECTS_REFUSED_TOTAL: &str = "nameplate_edge_objects_refused_total";
 /// Reads of the source, by kind.
 pub const SOURCE_READS_TOTAL: &str = "nameplate_edge_source_reads_total";
-/// Reads of the source that failed.
+/// Reads of the source that failed, by kind.
 pub const SOURCE_ERRORS_TOTAL: &str = "nameplate_edge_source_errors_total";
 /// Names served.
 pub const NAMES_KNOWN: &str = "nameplate_edge_names_known";

@@ -6,6 +6,7 @@ mod bucket;
 mod client;
 mod leaving;
 mod limits;
+mod lying_store;
 #[path = "../../../crates/storage/tests/stand/ministack.rs"]
 mod ministack;
 mod names;

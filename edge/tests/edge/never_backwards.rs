@@ -16,7 +16,7 @@ pub(crate) const SHOP: &str = "shop.brand.com";
 
 /// All that can be wrong with what a bucket holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Good,
     Older,
     Expired,
@@ -33,9 +33,9 @@ enum Kind {
     Garbage,
 }
 
-use Kind::*;
+pub(crate) use Kind::*;
 
-const ALL_BAD: [(Kind, &str); 13] = [
+pub(crate) const ALL_BAD: [(Kind, &str); 13] = [
     (Older, "not_newer"),
     (Expired, "expired"),
     (NotYetValid, "not_yet_valid"),
@@ -53,7 +53,7 @@ const ALL_BAD: [(Kind, &str); 13] = [
 
 impl Kind {
     /// Writes such an object as `version` and enters it in the index; gives the fingerprint when it is good.
-    fn publish(self, setup: &Setup, version: u64) -> Option<Digest> {
+    pub(crate) fn publish(self, setup: &Setup, version: u64) -> Option<Digest> {
         let bucket = &setup.bucket;
         let (bundle, good) = bucket.bundle(SHOP, "acme", version);
         let dated = |years| {

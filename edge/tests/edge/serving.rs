@@ -433,6 +433,9 @@ async fn the_private_port_tells_health_readiness_and_numbers() {
     assert!(ask("/anything").await.starts_with("HTTP/1.1 404 "));
     // An edge whose source dies stays ready.
     setup.source.dead.store(true, Ordering::SeqCst);
-    crate::setup::eventually("the source is seen to be dead", async || setup.metric("nameplate_edge_source_errors_total") > 2).await;
+    crate::setup::eventually("the source is seen to be dead", async || {
+        setup.metric("nameplate_edge_source_errors_total{kind=\"failed\"}") > 2
+    })
+    .await;
     assert!(ask("/readyz").await.starts_with("HTTP/1.1 200 "));
 }

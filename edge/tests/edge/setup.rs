@@ -21,6 +21,8 @@ pub(crate) struct Watched {
     pub(crate) reads: AtomicUsize,
     pub(crate) bundles: Mutex<Vec<String>>,
     pub(crate) dead: AtomicBool,
+    /// Reads begin, and never end.
+    pub(crate) silent: AtomicBool,
 }
 
 impl Watched {
@@ -29,15 +31,24 @@ impl Watched {
     }
 
     pub(crate) fn over(inner: Arc<dyn Source>) -> Arc<Self> {
-        Arc::new(Self { inner, reads: AtomicUsize::new(0), bundles: Mutex::default(), dead: AtomicBool::new(false) })
+        Arc::new(Self {
+            inner,
+            reads: AtomicUsize::new(0),
+            bundles: Mutex::default(),
+            dead: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn bundle_reads(&self) -> usize {
         self.bundles.lock().unwrap().len()
     }
 
-    fn read(&self, object: &str) -> Result<(), SourceError> {
+    async fn read(&self, object: &str) -> Result<(), SourceError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         match self.dead.load(Ordering::SeqCst) {
             true => Err(SourceError::new(object, "the source was taken away")),
             false => Ok(()),
@@ -48,12 +59,12 @@ impl Watched {
 #[async_trait]
 impl Source for Watched {
     async fn list_index(&self) -> Result<Vec<(u8, Etag)>, SourceError> {
-        self.read("index/")?;
+        self.read("index/").await?;
         self.inner.list_index().await
     }
 
     async fn get(&self, object: &str, limit: usize, unless: Option<&Etag>) -> Result<Fetched, SourceError> {
-        self.read(object)?;
+        self.read(object).await?;
         if object.starts_with("sites/") {
             self.bundles.lock().unwrap().push(object.to_owned());
         }
