@@ -31,6 +31,8 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// How many bytes of parsed certified keys stay in memory.
     pub certificate_cache_bytes: usize,
+    /// How many tenants the metrics show by name, the ones with the most requests; all others are one.
+    pub metrics_tenants: usize,
     /// How the source is read.
     pub refresh: Refresh,
     /// What connections and requests may take.
@@ -59,6 +61,11 @@ pub struct OriginTls {
 
 /// Where Debian, and images made from it, have the public CAs.
 const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Tenants that the metrics show by name, unless told otherwise: a screen of a dashboard.
+const METRICS_TENANTS: usize = 20;
+/// The most of them: each is two series, and a handshake of a tenant without a seat looks at five times as many.
+const MAX_METRICS_TENANTS: usize = 200;
 
 /// How the source is read.
 #[derive(Clone, Debug)]
@@ -247,6 +254,7 @@ impl Config {
             origin_protocol: OriginProtocol::default(),
             cache_dir: cache_dir.into(),
             certificate_cache_bytes: 64 * 1024 * 1024,
+            metrics_tenants: METRICS_TENANTS,
             refresh: Refresh { poll_interval: Duration::from_millis(500), ..Refresh::default() },
             limits: Limits::default(),
             drain: Drain { timeout: Duration::from_secs(2), grace: Duration::from_secs(2) },
@@ -323,6 +331,12 @@ impl Program {
             error_pages: read.or("EDGE_ERROR_PAGES", None, |text| path(text).map(Some)),
             cache_dir: read.required("EDGE_CACHE_DIR", "a folder of its own", path).unwrap_or_default(),
             certificate_cache_bytes: read.or("EDGE_CERTIFICATE_CACHE", 64 * 1024 * 1024, bytes),
+            metrics_tenants: read.or("EDGE_METRICS_TENANTS", METRICS_TENANTS, |text| match or_off(text, 0, number)? {
+                many @ MAX_METRICS_TENANTS.. if many > MAX_METRICS_TENANTS => {
+                    Err(format!("{many} are too many; the most is {MAX_METRICS_TENANTS}"))
+                }
+                enough => Ok(enough),
+            }),
             refresh: Refresh::default(),
             limits: Limits::default(),
             drain: Drain::default(),

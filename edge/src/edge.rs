@@ -94,6 +94,7 @@ pub(crate) struct Shared {
     /// The same for the port of plain HTTP.
     pub(crate) plain_addresses: Addresses,
     pub(crate) pages: Pages,
+    pub(crate) clock: Arc<dyn Clock>,
     settings: watch::Receiver<Option<Arc<EdgeSettings>>>,
     loaded: watch::Receiver<bool>,
 }
@@ -159,7 +160,7 @@ impl Edge {
         let remembered = opened.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
         let Remembered { disk, names, settings, loaded } = remembered;
 
-        let metrics = EdgeMetrics::new();
+        let metrics = EdgeMetrics::new(config.metrics_tenants);
         let connections = Arc::new(Connections::default());
         let certificates = Certificates::new(Ingredients {
             names: Arc::clone(&names),
@@ -190,6 +191,7 @@ impl Edge {
             addresses: Addresses::new(config.limits.per_address.clone()),
             plain_addresses: Addresses::new(of_plain(&config.limits)),
             pages,
+            clock: Arc::clone(&parts.clock),
             settings: settings_seen,
             loaded: loaded_seen,
         });

@@ -7,7 +7,7 @@
 //! In the order a connection meets them: `listener` (accept, limits; `load_balancer`, `addresses`) → `hello` (ClientHello to hostname) →
 //! `names` (the index in memory) → `certificates` (parsed keys, the local disk, one read of the source) → `connections` (who is open, for
 //! whom) → `framing` or `frames` (every byte, by HTTP's version) → `proxy` (`authority`, `forwarding`, `origin`, `websocket`, `tunnel`, `pages`). Beside them:
-//! `refresh` (the index polled, bundles filled in), `port80`, `private`, `drain`, `descriptors`.
+//! `refresh` (the index polled, bundles filled in), `tenants` (who asks most), `port80`, `private`, `drain`, `descriptors`.
 
 mod addresses;
 mod authority;
@@ -34,6 +34,7 @@ mod private;
 mod proxy;
 mod refresh;
 pub mod source;
+mod tenants;
 mod tunnel;
 mod watch;
 mod websocket;

@@ -194,6 +194,7 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
         return shared.metrics.connection_ended("removed");
     }
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let seat = shared.metrics.tenants.seat(&found.tenant);
     let mut connection = Connection {
         sni,
         found,
@@ -203,6 +204,7 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
         activity: Arc::clone(&activity),
         registration,
         guest,
+        seat,
         shared: Arc::clone(&shared),
         _held: held,
     };

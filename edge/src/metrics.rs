@@ -3,9 +3,17 @@
 //! Arrives: events from every part. Leaves: numbers on the private port. Goes wrong: nothing; labels are fixed when compiling, so no
 //! stranger can grow them.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
-use telemetry::metrics::{self, Counter, Gauge, Metrics};
+use telemetry::metrics::{self, Counter, Gauge, Histogram, Metrics};
+
+use crate::{names::Expiry, tenants::Tenants};
 
 /// The edge's counters and gauges. The hot ones are looked up once.
 #[derive(Clone, Debug)]
@@ -19,11 +27,17 @@ pub(crate) struct EdgeMetrics {
     pub(crate) certificate_source: Counter,
     pub(crate) open_https: Gauge,
     pub(crate) accepted_https: Counter,
+    pub(crate) first_byte: Histogram,
+    pub(crate) tenants: Arc<Tenants>,
     responses: [Counter; 5],
+    began: Instant,
+    /// When the whole index was last compared with the source, in seconds since `began`.
+    index_read: Arc<AtomicU64>,
 }
 
 impl EdgeMetrics {
-    pub(crate) fn new() -> Self {
+    /// With so many tenants shown by name.
+    pub(crate) fn new(tenants: usize) -> Self {
         let registry = Arc::new(Metrics::default());
         let lookups =
             |place| registry.counter(metrics::CERTIFICATE_LOOKUPS_TOTAL, "Certified keys by where they were found.", Some(("from", place)));
@@ -39,8 +53,34 @@ impl EdgeMetrics {
             open_https: registry.gauge(metrics::CONNECTIONS_OPEN, "Connections open.", Some(("port", "https"))),
             accepted_https: registry.counter(metrics::CONNECTIONS_TOTAL, "Connections accepted.", Some(("port", "https"))),
             responses: [responses("1xx"), responses("2xx"), responses("3xx"), responses("4xx"), responses("5xx")],
+            first_byte: registry.histogram(metrics::FIRST_BYTE_SECONDS, "From a request's header to that of its answer."),
+            tenants: Arc::new(Tenants::new(tenants)),
+            began: Instant::now(),
+            index_read: Arc::default(),
             registry,
         }
+    }
+
+    /// The whole index was compared with the source.
+    pub(crate) fn index_read(&self) {
+        self.index_read.store(self.began.elapsed().as_secs(), Ordering::Relaxed);
+    }
+
+    /// Everything as Prometheus reads it, with what is only looked up when somebody asks.
+    pub(crate) fn to_prometheus(&self, (known, served): (usize, usize), generation: u64, expiry: Expiry) -> String {
+        let gauge = |name, help, value: u64| self.registry.gauge(name, help, None).set(usize::try_from(value).unwrap_or(usize::MAX));
+        self.names_known.set(known);
+        self.bundles_cold.set(known.saturating_sub(served));
+        let age = self.began.elapsed().as_secs().saturating_sub(self.index_read.load(Ordering::Relaxed));
+        gauge(metrics::INDEX_AGE_SECONDS, "Seconds since the whole index was last compared with the source, or since the start.", age);
+        gauge(metrics::INDEX_GENERATION, "Sum of the generations of the index's shards.", generation);
+        let earliest = u64::try_from(expiry.earliest.unwrap_or_default()).unwrap_or_default();
+        gauge(metrics::CERTIFICATE_EARLIEST_EXPIRY, "Hour in which the first certificate in service ends, 0 when there is none.", earliest);
+        gauge(metrics::CERTIFICATES_EXPIRING, "Certificates in service that end within 7 days or have ended.", expiry.within as u64);
+        gauge(metrics::CERTIFICATES_EXPIRY_UNKNOWN, "Certificates in service whose end is not known.", expiry.unknown as u64);
+        let version = Some(("version", env!("CARGO_PKG_VERSION")));
+        self.registry.gauge(metrics::BUILD_INFO, "1, labelled with the version that runs.", version).set(1);
+        self.registry.to_prometheus() + &self.tenants.to_prometheus()
     }
 
     /// A request was answered.

@@ -4,7 +4,7 @@
 //! shard of a lower generation is refused. Nothing here ever goes backwards: versions only rise, and a name goes only by a tombstone.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -17,6 +17,8 @@ pub(crate) struct Served {
     pub(crate) version: SiteVersion,
     pub(crate) tenant: TenantId,
     pub(crate) digest: Digest,
+    /// When its certificate ends; 0 where a disk written before this was noted did not say.
+    pub(crate) not_after: UnixSeconds,
 }
 
 /// A name that is served, or will be once its bundle was read.
@@ -58,12 +60,28 @@ struct Tables {
     /// What may be handed out now.
     served: HashMap<Hostname, Served>,
     present: usize,
+    /// How many of `served` end in each hour since 1970.
+    ends: BTreeMap<i64, usize>,
 }
+
+/// When the certificates in service end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    /// The beginning of the hour in which the first one does.
+    pub(crate) earliest: Option<UnixSeconds>,
+    /// How many do within a week, or did.
+    pub(crate) within: usize,
+    /// How many do not say.
+    pub(crate) unknown: usize,
+}
+
+const HOUR_SECONDS: i64 = 3600;
+const WEEK_SECONDS: i64 = 7 * 24 * HOUR_SECONDS;
 
 impl Default for Names {
     fn default() -> Self {
         let shards = (0..=u8::MAX).map(IndexShard::empty).collect();
-        Self(RwLock::new(Tables { shards, served: HashMap::new(), present: 0 }))
+        Self(RwLock::new(Tables { shards, served: HashMap::new(), present: 0, ends: BTreeMap::new() }))
     }
 }
 
@@ -95,6 +113,22 @@ impl Names {
     pub(crate) fn counts(&self) -> (usize, usize) {
         let tables = self.read();
         (tables.present, tables.served.len())
+    }
+
+    /// When the certificates in service end, seen from now; to the hour, so that it costs as many steps as there are hours with an end.
+    pub(crate) fn expiry(&self, now: UnixSeconds) -> Expiry {
+        let tables = self.read();
+        let known = || tables.ends.range(1..);
+        Expiry {
+            earliest: known().next().map(|(hour, _)| hour * HOUR_SECONDS),
+            within: known().take_while(|(hour, _)| **hour * HOUR_SECONDS <= now + WEEK_SECONDS).map(|(_, count)| count).sum(),
+            unknown: tables.ends.get(&0).copied().unwrap_or_default(),
+        }
+    }
+
+    /// How far the index is: it grows with every change anywhere, and is the same on edges that know the same.
+    pub(crate) fn generation(&self) -> u64 {
+        self.read().shards.iter().map(|shard| shard.generation).fold(0, u64::saturating_add)
     }
 
     /// Merges a shard by version, and says what changed.
@@ -134,14 +168,17 @@ impl Names {
         let entry =
             IndexEntry { version: accepted.version, tenant: Some(accepted.tenant.clone()), removed_at: None, digest: accepted.digest };
         tables.merge(hostname.clone(), entry);
-        Ok(tables.served.insert(hostname.clone(), accepted))
+        *tables.ends.entry(accepted.not_after / HOUR_SECONDS).or_default() += 1;
+        let replaced = tables.served.insert(hostname.clone(), accepted);
+        replaced.iter().for_each(|replaced| tables.ended(replaced));
+        Ok(replaced)
     }
 
     /// Forgets that a version is on the local disk, because it turned out not to be.
     pub(crate) fn lose(&self, hostname: &Hostname, version: SiteVersion) {
         let mut tables = self.write();
         if tables.served.get(hostname).is_some_and(|served| served.version == version) {
-            tables.served.remove(hostname);
+            tables.unserve(hostname);
         }
     }
 
@@ -186,6 +223,23 @@ impl Tables {
         Some(Match { hostname: hostname.clone(), tenant: entry.tenant.clone()?, served: None })
     }
 
+    fn unserve(&mut self, hostname: &Hostname) {
+        if let Some(served) = self.served.remove(hostname) {
+            self.ended(&served);
+        }
+    }
+
+    /// One fewer ends when this one does.
+    fn ended(&mut self, served: &Served) {
+        let hour = served.not_after / HOUR_SECONDS;
+        if let Some(count) = self.ends.get_mut(&hour) {
+            *count -= 1;
+            if *count == 0 {
+                self.ends.remove(&hour);
+            }
+        }
+    }
+
     /// Takes an entry over when it is newer. An entry that is neither whole nor a tombstone says nothing and is left alone.
     fn merge(&mut self, hostname: Hostname, entry: IndexEntry) -> Option<Change> {
         if entry.tenant.is_none() && !entry.is_tombstone() {
@@ -201,13 +255,13 @@ impl Tables {
             // A tombstone the index has left behind still ends what is older than it.
             let outlived = removed && self.served.get(&hostname).is_some_and(|served| served.version < version);
             return outlived.then(|| {
-                self.served.remove(&hostname);
+                self.unserve(&hostname);
                 Change::Removed(hostname)
             });
         }
         self.present = self.present + usize::from(!removed) - usize::from(was_present);
         if removed {
-            self.served.remove(&hostname);
+            self.unserve(&hostname);
             return Some(Change::Removed(hostname));
         }
         match self.served.get(&hostname) {
@@ -240,7 +294,12 @@ mod tests {
     }
 
     fn served(version: u64) -> Served {
-        Served { version: SiteVersion(version), tenant: tenant("acme"), digest: Digest::of(&version.to_be_bytes()) }
+        Served {
+            version: SiteVersion(version),
+            tenant: tenant("acme"),
+            digest: Digest::of(&version.to_be_bytes()),
+            not_after: version as i64 * WEEK_SECONDS,
+        }
     }
 
     fn shard(hostname: &Hostname, generation: u64, entry: IndexEntry) -> IndexShard {
@@ -248,6 +307,29 @@ mod tests {
         shard.merge(hostname, entry).unwrap();
         shard.generation = generation;
         shard
+    }
+
+    #[test]
+    fn the_first_end_is_that_of_a_certificate_in_service() {
+        let names = Names::default();
+        let (a, b) = (name("a.brand.com"), name("b.brand.com"));
+        for hostname in [&a, &b] {
+            names.apply(shard(hostname, 1, entry(1, false))).unwrap();
+            names.serve(hostname, served(1)).unwrap();
+        }
+        let seen = |names: &Names| {
+            let Expiry { earliest, within, unknown } = names.expiry(1);
+            (earliest.map(|end| end / WEEK_SECONDS), within, unknown)
+        };
+        assert_eq!(seen(&names), (Some(1), 2, 0));
+        names.serve(&a, served(3)).unwrap();
+        assert_eq!(seen(&names), (Some(1), 1, 0));
+        names.lose(&b, SiteVersion(1));
+        assert_eq!(seen(&names), (Some(3), 0, 0));
+        names.serve(&b, Served { not_after: 0, ..served(2) }).unwrap();
+        assert_eq!(seen(&names), (Some(3), 0, 1));
+        names.apply(shard(&a, 2, entry(4, true))).unwrap();
+        assert_eq!(seen(&names), (None, 0, 1));
     }
 
     #[test]

@@ -30,10 +30,8 @@ fn readiness(shared: &Shared) -> Response<String> {
 }
 
 fn metrics(shared: &Shared) -> Response<String> {
-    let (known, served) = shared.names.counts();
-    shared.metrics.names_known.set(known);
-    shared.metrics.bundles_cold.set(known.saturating_sub(served));
-    let mut answer = text(StatusCode::OK, shared.metrics.registry.to_prometheus());
+    let expiry = shared.names.expiry(shared.clock.now().as_second());
+    let mut answer = text(StatusCode::OK, shared.metrics.to_prometheus(shared.names.counts(), shared.names.generation(), expiry));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
     answer
 }

@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use domains::Hostname;
@@ -33,6 +34,7 @@ use crate::{
     framing::{self, Heads},
     listener::Held,
     names::Match,
+    tenants::Seat,
     tunnel,
     watch::{Activity, RequestGuard},
     websocket::{self, Asked},
@@ -51,6 +53,7 @@ pub(crate) struct Connection {
     pub(crate) activity: Arc<Activity>,
     pub(crate) registration: Registration,
     pub(crate) guest: Guest,
+    pub(crate) seat: Arc<Seat>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) _held: Held,
 }
@@ -82,6 +85,7 @@ struct Refused {
 
 impl Connection {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        let began = Instant::now();
         let guard = self.activity.request();
         let request_id = new_request_id();
         let said = tracing::enabled!(target: "edge::requests", tracing::Level::DEBUG)
@@ -97,6 +101,8 @@ impl Connection {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.shared.metrics.answered(answer.status());
+        self.shared.metrics.first_byte.observe(began.elapsed());
+        self.shared.metrics.tenants.answered(&self.seat, answer.status());
         tracing::debug!(
             target: "edge::requests",
             hostname = %self.sni, tenant = %self.found.tenant, request_id = request_id.to_str().unwrap_or_default(),

@@ -99,6 +99,9 @@ impl Refresher {
                 ShardRead::Later => complete = false,
             }
         }
+        if complete {
+            self.metrics.index_read();
+        }
         if complete && !self.loaded.send_replace(true) {
             let (known, served) = self.names.counts();
             tracing::info!(names = known, on_disk = served, "index loaded");

@@ -10,6 +10,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 /// Connections accepted, by port.
@@ -38,6 +39,25 @@ pub const BUNDLES_COLD: &str = "nameplate_edge_bundles_cold";
 pub const CERTIFICATE_CACHE_BYTES: &str = "nameplate_edge_certificate_cache_bytes";
 /// Look-ups of parsed certified keys, by where they were found.
 pub const CERTIFICATE_LOOKUPS_TOTAL: &str = "nameplate_edge_certificate_lookups_total";
+
+/// Answers begun, by how long they took to begin.
+pub const FIRST_BYTE_SECONDS: &str = "nameplate_edge_first_byte_seconds";
+/// Requests of the tenants with the most of them.
+pub const TENANT_REQUESTS_TOTAL: &str = "nameplate_edge_tenant_requests_total";
+/// Requests of the same tenants answered with 5xx.
+pub const TENANT_FAILURES_TOTAL: &str = "nameplate_edge_tenant_failures_total";
+/// Seconds since the whole index was last compared with the source.
+pub const INDEX_AGE_SECONDS: &str = "nameplate_edge_index_age_seconds";
+/// How far the index is: the sum of its shards' generations.
+pub const INDEX_GENERATION: &str = "nameplate_edge_index_generation";
+/// When the first certificate in service ends.
+pub const CERTIFICATE_EARLIEST_EXPIRY: &str = "nameplate_edge_certificate_earliest_expiry_timestamp_seconds";
+/// Certificates in service that end within a week, or have ended.
+pub const CERTIFICATES_EXPIRING: &str = "nameplate_edge_certificates_expiring_within_7d";
+/// Certificates in service whose end is not known.
+pub const CERTIFICATES_EXPIRY_UNKNOWN: &str = "nameplate_edge_certificates_expiry_unknown";
+/// Which version runs.
+pub const BUILD_INFO: &str = "nameplate_edge_build_info";
 
 /// A number that only grows.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +112,47 @@ impl Drop for GaugeHold {
     }
 }
 
-/// All counters and gauges of one program.
+/// The upper ends of a [`Histogram`]'s buckets, in milliseconds: from an origin on the same machine to one that gives up.
+const BUCKET_MILLIS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 5000, 30_000];
+
+/// How long things took: a count for each bucket of time.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram(Arc<Buckets>);
+
+#[derive(Debug, Default)]
+struct Buckets {
+    /// Each without those before it; the last is for what is longer than all.
+    counts: [AtomicU64; BUCKET_MILLIS.len() + 1],
+    sum_micros: AtomicU64,
+}
+
+impl Histogram {
+    /// Something took so long.
+    pub fn observe(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKET_MILLIS.partition_point(|end| end * 1000 < micros);
+        self.0.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        self.0.sum_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    fn write(&self, text: &mut String, name: &str) {
+        let mut sum = 0;
+        for (bucket, count) in self.0.counts.iter().enumerate() {
+            sum += count.load(Ordering::Relaxed);
+            let end = BUCKET_MILLIS.get(bucket).map_or_else(|| "+Inf".to_owned(), |&millis| seconds(millis * 1000));
+            let _ = writeln!(text, "{name}_bucket{{le=\"{end}\"}} {sum}");
+        }
+        let _ = writeln!(text, "{name}_sum {}\n{name}_count {sum}", seconds(self.0.sum_micros.load(Ordering::Relaxed)));
+    }
+}
+
+/// Microseconds as seconds, exactly.
+fn seconds(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// All counters, gauges and histograms of one program.
 #[derive(Debug, Default)]
 pub struct Metrics {
     series: RwLock<BTreeMap<&'static str, Family>>,
@@ -108,6 +168,7 @@ struct Family {
 enum Value {
     Counter(Counter),
     Gauge(Gauge),
+    Histogram(Histogram),
 }
 
 impl Metrics {
@@ -117,8 +178,8 @@ impl Metrics {
     pub fn counter(&self, name: &'static str, help: &'static str, label: Option<(&'static str, &'static str)>) -> Counter {
         match self.value(name, help, label, || Value::Counter(Counter::default())) {
             Value::Counter(counter) => counter,
-            // A name used for both kinds is a mistake of ours: what is counted then goes nowhere, and nothing else suffers.
-            Value::Gauge(_) => Counter::default(),
+            // A name used for two kinds is a mistake of ours: what is counted then goes nowhere, and nothing else suffers.
+            _ => Counter::default(),
         }
     }
 
@@ -126,7 +187,15 @@ impl Metrics {
     pub fn gauge(&self, name: &'static str, help: &'static str, label: Option<(&'static str, &'static str)>) -> Gauge {
         match self.value(name, help, label, || Value::Gauge(Gauge::default())) {
             Value::Gauge(gauge) => gauge,
-            Value::Counter(_) => Gauge::default(),
+            _ => Gauge::default(),
+        }
+    }
+
+    /// The histogram of this name; made when it is first asked for.
+    pub fn histogram(&self, name: &'static str, help: &'static str) -> Histogram {
+        match self.value(name, help, None, || Value::Histogram(Histogram::default())) {
+            Value::Histogram(histogram) => histogram,
+            _ => Histogram::default(),
         }
     }
 
@@ -138,6 +207,7 @@ impl Metrics {
         for (name, family) in self.series.read().unwrap_or_else(PoisonError::into_inner).iter() {
             let kind = match family.values.values().next() {
                 Some(Value::Gauge(_)) => "gauge",
+                Some(Value::Histogram(_)) => "histogram",
                 _ => "counter",
             };
             // Writing to a String cannot fail.
@@ -147,6 +217,10 @@ impl Metrics {
                 let _ = match value {
                     Value::Counter(counter) => writeln!(text, "{name}{label} {}", counter.value()),
                     Value::Gauge(gauge) => writeln!(text, "{name}{label} {}", gauge.value()),
+                    Value::Histogram(histogram) => {
+                        histogram.write(&mut text, name);
+                        Ok(())
+                    }
                 };
             }
         }
@@ -193,5 +267,26 @@ mod tests {
         );
         drop(hold);
         assert_eq!(gauge.value(), 7);
+    }
+
+    #[test]
+    fn a_histogram_counts_each_time_in_every_bucket_that_reaches_it() {
+        let metrics = Metrics::default();
+        let took = metrics.histogram(FIRST_BYTE_SECONDS, "Answers begun.");
+        for micros in [1000, 1001, 40_000, 60_000_000] {
+            took.observe(Duration::from_micros(micros));
+        }
+        let text = metrics.to_prometheus();
+        for line in [
+            "_bucket{le=\"0.001\"} 1",
+            "_bucket{le=\"0.002\"} 2",
+            "_bucket{le=\"0.05\"} 3",
+            "_bucket{le=\"30\"} 3",
+            "_bucket{le=\"+Inf\"} 4",
+            "_sum 60.042001",
+            "_count 4",
+        ] {
+            assert!(text.contains(&format!("{FIRST_BYTE_SECONDS}{line}\n")), "{line}: {text}");
+        }
     }
 }

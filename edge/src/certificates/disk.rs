@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bundles::{BundleError, Digest, EDGE_SETTINGS_OBJECT, IndexShard, index_object};
+use bundles::{BundleError, Digest, EDGE_SETTINGS_OBJECT, IndexShard, UnixSeconds, index_object};
 use domains::{Hostname, SiteVersion, TenantId};
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,8 @@ struct Header {
     version: SiteVersion,
     tenant: TenantId,
     digest: Digest,
+    #[serde(default)]
+    not_after: UnixSeconds,
 }
 
 impl Place {
@@ -231,7 +233,7 @@ impl Pack {
                 pack.dead += place.size();
                 continue;
             };
-            let served = Served { version: header.version, tenant: header.tenant, digest: header.digest };
+            let served = Served { version: header.version, tenant: header.tenant, digest: header.digest, not_after: header.not_after };
             // Two records of one name: the older was not wiped before a crash.
             if found.get(&header.hostname).is_some_and(|known| known.version >= served.version) {
                 replaced.push(place);
@@ -297,8 +299,8 @@ impl Pack {
 
 /// Appends a record to `written`, which will lie at `end`.
 fn write_record(written: &mut Vec<u8>, end: u64, bundle: &Kept) -> io::Result<Place> {
-    let Served { version, tenant, digest } = bundle.served.clone();
-    let header = serde_json::to_vec(&Header { hostname: bundle.hostname.clone(), version, tenant, digest })?;
+    let Served { version, tenant, digest, not_after } = bundle.served.clone();
+    let header = serde_json::to_vec(&Header { hostname: bundle.hostname.clone(), version, tenant, digest, not_after })?;
     let part = |length: usize| u32::try_from(length).ok().filter(|&length| length <= MAX_PART_BYTES).ok_or(ErrorKind::FileTooLarge);
     let place = Place { at: end + written.len() as u64, header: part(header.len())?, body: part(bundle.bytes.len())?, digest };
     written.extend_from_slice(&LIVE);
@@ -351,7 +353,8 @@ mod tests {
     use super::*;
 
     fn kept(name: &str, version: u64, bytes: &[u8]) -> Kept {
-        let served = Served { version: SiteVersion(version), tenant: TenantId::parse("acme").unwrap(), digest: Digest::of(bytes) };
+        let served =
+            Served { version: SiteVersion(version), tenant: TenantId::parse("acme").unwrap(), digest: Digest::of(bytes), not_after: 0 };
         Kept { hostname: Hostname::parse_name(name).unwrap(), served, bytes: bytes.to_vec() }
     }
 

@@ -7,6 +7,7 @@ mod client;
 mod leaving;
 mod limits;
 mod lying_store;
+mod metrics;
 #[path = "../../../crates/storage/tests/stand/ministack.rs"]
 mod ministack;
 mod names;
