@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{forwarding, origin::Lease, watch::RequestGuard};
+use crate::{access_log::Record, forwarding, origin::Lease, watch::RequestGuard};
 
 /// An upload must bring this many bytes, or its end, within each stall period.
 const MIN_UPLOAD_BYTES: usize = 1024;
@@ -182,6 +182,8 @@ pub(crate) enum Answer {
     Own(http_body_util::Full<Bytes>, Option<RequestGuard>),
     /// The origin's, streamed.
     Origin(Box<OriginBody>),
+    /// Either, with a line in the access log once it has ended.
+    Recorded(Box<(Self, Record)>),
 }
 
 /// The origin's body on its way to the client.
@@ -250,6 +252,14 @@ impl Body for Answer {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Origin(body) => body.poll_frame(cx),
+            Self::Recorded(recorded) => {
+                let (answer, record) = &mut **recorded;
+                let frame = Pin::new(answer).poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &frame {
+                    record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                }
+                frame
+            }
             Self::Own(text, guard) => {
                 let frame = ready!(Pin::new(text).poll_frame(cx));
                 if let (Some(guard), true) = (guard, frame.is_some()) {
@@ -264,6 +274,7 @@ impl Body for Answer {
         match self {
             Self::Own(text, _) => text.is_end_stream(),
             Self::Origin(body) => body.inner.is_end_stream(),
+            Self::Recorded(recorded) => recorded.0.is_end_stream(),
         }
     }
 
@@ -271,6 +282,7 @@ impl Body for Answer {
         match self {
             Self::Own(text, _) => text.size_hint(),
             Self::Origin(body) => body.inner.size_hint(),
+            Self::Recorded(recorded) => recorded.0.size_hint(),
         }
     }
 }

@@ -33,6 +33,10 @@ pub struct Config {
     pub certificate_cache_bytes: usize,
     /// How many tenants the metrics show by name, the ones with the most requests; all others are one.
     pub metrics_tenants: usize,
+    /// Where a line for each request goes; `None` is nowhere.
+    pub access_log: Option<AccessLogPlace>,
+    /// What such a line shows of the client's address.
+    pub logged_address: LoggedAddress,
     /// How the source is read.
     pub refresh: Refresh,
     /// What connections and requests may take.
@@ -61,6 +65,27 @@ pub struct OriginTls {
 
 /// Where Debian, and images made from it, have the public CAs.
 const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogPlace {
+    /// Standard output.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// What the access log shows of a client's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoggedAddress {
+    /// Its network: /24 of IPv4, /48 of IPv6.
+    #[default]
+    Truncated,
+    /// All of it.
+    Full,
+    /// Nothing.
+    None,
+}
 
 /// Tenants that the metrics show by name, unless told otherwise: a screen of a dashboard.
 const METRICS_TENANTS: usize = 20;
@@ -254,6 +279,8 @@ impl Config {
             origin_protocol: OriginProtocol::default(),
             cache_dir: cache_dir.into(),
             certificate_cache_bytes: 64 * 1024 * 1024,
+            access_log: None,
+            logged_address: LoggedAddress::default(),
             metrics_tenants: METRICS_TENANTS,
             refresh: Refresh { poll_interval: Duration::from_millis(500), ..Refresh::default() },
             limits: Limits::default(),
@@ -331,6 +358,17 @@ impl Program {
             error_pages: read.or("EDGE_ERROR_PAGES", None, |text| path(text).map(Some)),
             cache_dir: read.required("EDGE_CACHE_DIR", "a folder of its own", path).unwrap_or_default(),
             certificate_cache_bytes: read.or("EDGE_CERTIFICATE_CACHE", 64 * 1024 * 1024, bytes),
+            access_log: read.or("EDGE_ACCESS_LOG", None, |text| match text {
+                "off" => Ok(None),
+                "stdout" => Ok(Some(AccessLogPlace::Stdout)),
+                file => path(file).map(|file| Some(AccessLogPlace::File(file))),
+            }),
+            logged_address: read.or("EDGE_ACCESS_LOG_ADDRESSES", LoggedAddress::default(), |text| match text {
+                "truncated" => Ok(LoggedAddress::Truncated),
+                "full" => Ok(LoggedAddress::Full),
+                "none" => Ok(LoggedAddress::None),
+                _ => Err(format!("`{text}` is not truncated, full or none")),
+            }),
             metrics_tenants: read.or("EDGE_METRICS_TENANTS", METRICS_TENANTS, |text| match or_off(text, 0, number)? {
                 many @ MAX_METRICS_TENANTS.. if many > MAX_METRICS_TENANTS => {
                     Err(format!("{many} are too many; the most is {MAX_METRICS_TENANTS}"))
@@ -606,6 +644,26 @@ mod tests {
         let config = Program::from_env(&Given(given)).unwrap().config;
         assert_eq!((config.limits.per_address.max_open, config.limits.per_address.connections_per_second), (usize::MAX, 20));
         assert_eq!((config.limits.max_body_bytes, config.limits.max_resets, config.proxy_protocol), (10 << 20, 7, true));
+    }
+
+    #[test]
+    fn what_the_operator_sees_is_settable() {
+        let of = |more: &[(&'static str, &'static str)]| {
+            let mut given = complete();
+            given.extend(more.iter().copied());
+            Program::from_env(&Given(given)).map(|program| {
+                let Config { access_log, logged_address, metrics_tenants, .. } = program.config;
+                (access_log, logged_address, metrics_tenants)
+            })
+        };
+        assert_eq!(of(&[]), Ok((None, LoggedAddress::Truncated, METRICS_TENANTS)));
+        let file = Some(AccessLogPlace::File(PathBuf::from("log/access")));
+        let given = [("EDGE_ACCESS_LOG", "log/access"), ("EDGE_ACCESS_LOG_ADDRESSES", "none"), ("EDGE_METRICS_TENANTS", "off")];
+        assert_eq!(of(&given), Ok((file, LoggedAddress::None, 0)));
+        let given = [("EDGE_ACCESS_LOG", "stdout"), ("EDGE_ACCESS_LOG_ADDRESSES", "full"), ("EDGE_METRICS_TENANTS", "200")];
+        assert_eq!(of(&given), Ok((Some(AccessLogPlace::Stdout), LoggedAddress::Full, 200)));
+        let given = [("EDGE_ACCESS_LOG_ADDRESSES", "half"), ("EDGE_METRICS_TENANTS", "201")];
+        assert_eq!(of(&given).unwrap_err().0.len(), 2);
     }
 
     #[test]

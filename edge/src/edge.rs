@@ -10,6 +10,7 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access_log::AccessLog,
     addresses::Addresses,
     certificates::{Certificates, Disk, DiskError, Ingredients},
     config::{AddressLimits, Config, Drain, Limits},
@@ -74,6 +75,9 @@ pub enum StartError {
     /// The operator's error pages cannot be read.
     #[error("the error pages cannot be used")]
     Pages(#[source] std::io::Error),
+    /// The access log cannot be written.
+    #[error("the access log cannot be opened")]
+    AccessLog(#[source] std::io::Error),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -95,6 +99,7 @@ pub(crate) struct Shared {
     pub(crate) plain_addresses: Addresses,
     pub(crate) pages: Pages,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) access_log: Option<AccessLog>,
     settings: watch::Receiver<Option<Arc<EdgeSettings>>>,
     loaded: watch::Receiver<bool>,
 }
@@ -161,6 +166,8 @@ impl Edge {
         let Remembered { disk, names, settings, loaded } = remembered;
 
         let metrics = EdgeMetrics::new(config.metrics_tenants);
+        let open_log = |place| AccessLog::open(place, config.logged_address, metrics.access_log_dropped.clone());
+        let access_log = config.access_log.as_ref().map(open_log).transpose().map_err(StartError::AccessLog)?;
         let connections = Arc::new(Connections::default());
         let certificates = Certificates::new(Ingredients {
             names: Arc::clone(&names),
@@ -192,6 +199,7 @@ impl Edge {
             plain_addresses: Addresses::new(of_plain(&config.limits)),
             pages,
             clock: Arc::clone(&parts.clock),
+            access_log,
             settings: settings_seen,
             loaded: loaded_seen,
         });

@@ -7,8 +7,9 @@
 //! In the order a connection meets them: `listener` (accept, limits; `load_balancer`, `addresses`) → `hello` (ClientHello to hostname) →
 //! `names` (the index in memory) → `certificates` (parsed keys, the local disk, one read of the source) → `connections` (who is open, for
 //! whom) → `framing` or `frames` (every byte, by HTTP's version) → `proxy` (`authority`, `forwarding`, `origin`, `websocket`, `tunnel`, `pages`). Beside them:
-//! `refresh` (the index polled, bundles filled in), `tenants` (who asks most), `port80`, `private`, `drain`, `descriptors`.
+//! `refresh` (the index polled, bundles filled in), `tenants` (who asks most), `access_log`, `port80`, `private`, `drain`, `descriptors`.
 
+mod access_log;
 mod addresses;
 mod authority;
 mod body;

@@ -195,11 +195,16 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
     }
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let seat = shared.metrics.tenants.seat(&found.tenant);
+    let tls = match stream.get_ref().1.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "1.2",
+    };
     let mut connection = Connection {
         sni,
         found,
         client,
         is_http2,
+        tls,
         heads: None,
         activity: Arc::clone(&activity),
         registration,

@@ -24,6 +24,7 @@ use http::{
 use hyper::{body::Incoming, service::Service};
 
 use crate::{
+    access_log::{self, Record},
     addresses::Guest,
     authority,
     body::{Answer, Upload, UploadProgress},
@@ -48,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) found: Match,
     pub(crate) client: IpAddr,
     pub(crate) is_http2: bool,
+    /// The version of TLS spoken: 1.3 or 1.2.
+    pub(crate) tls: &'static str,
     /// What was seen of request headers; HTTP/1 only.
     pub(crate) heads: Option<Heads>,
     pub(crate) activity: Arc<Activity>,
@@ -90,10 +93,13 @@ impl Connection {
         let request_id = new_request_id();
         let said = tracing::enabled!(target: "edge::requests", tracing::Level::DEBUG)
             .then(|| format!("{} {}", request.method(), request.uri().path()));
+        let logged = self.shared.access_log.is_some().then(|| access_log::Request::of(&request));
+        let mut reason = None;
         let mut answer = match self.forward(request, guard, &request_id).await {
             Ok(answer) => answer,
             Err((refused, guard)) => {
                 self.shared.metrics.request_refused(refused.reason);
+                reason = Some(refused.reason);
                 self.own_answer(refused, guard, &request_id)
             }
         };
@@ -108,7 +114,12 @@ impl Connection {
             hostname = %self.sni, tenant = %self.found.tenant, request_id = request_id.to_str().unwrap_or_default(),
             request = said, outcome = answer.status().as_u16(), "request answered"
         );
-        answer
+        let Some(request) = logged else { return answer };
+        let status = answer.status().as_u16();
+        answer.map(|body| {
+            let record = Record { connection: self, request, request_id, began, status, reason, bytes: 0 };
+            Answer::Recorded(Box::new((body, record)))
+        })
     }
 
     async fn forward(

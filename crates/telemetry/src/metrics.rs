@@ -56,6 +56,8 @@ pub const CERTIFICATE_EARLIEST_EXPIRY: &str = "nameplate_edge_certificate_earlie
 pub const CERTIFICATES_EXPIRING: &str = "nameplate_edge_certificates_expiring_within_7d";
 /// Certificates in service whose end is not known.
 pub const CERTIFICATES_EXPIRY_UNKNOWN: &str = "nameplate_edge_certificates_expiry_unknown";
+/// Lines of the access log that nobody could take in time.
+pub const ACCESS_LOG_DROPPED_TOTAL: &str = "nameplate_edge_access_log_dropped_total";
 /// Which version runs.
 pub const BUILD_INFO: &str = "nameplate_edge_build_info";
 

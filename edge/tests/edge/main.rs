@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod access_log;
 mod bucket;
 mod client;
 mod leaving;
