@@ -116,6 +116,11 @@ pub(crate) struct Ingredients {
 }
 
 impl Certificates {
+    /// What opens everything sealed to this edge.
+    pub(crate) fn seal_keys(&self) -> &SealKeys {
+        &self.seal_keys
+    }
+
     pub(crate) fn new(ingredients: Ingredients) -> Result<Self, rustls::Error> {
         let Ingredients { names, disk, source, seal_keys, clock, connections, metrics, memory_bytes, max_sessions, cold_read_timeout } =
             ingredients;

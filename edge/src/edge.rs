@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access_log::AccessLog,
     addresses::Addresses,
+    assertion::Signer,
     certificates::{Certificates, Disk, DiskError, Ingredients},
     config::{AddressLimits, Config, Drain, Limits},
     connections::Connections,
@@ -100,6 +101,7 @@ pub(crate) struct Shared {
     pub(crate) pages: Pages,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) signer: Arc<Signer>,
     settings: watch::Receiver<Option<Arc<EdgeSettings>>>,
     loaded: watch::Receiver<bool>,
 }
@@ -182,6 +184,10 @@ impl Edge {
             cold_read_timeout: config.refresh.cold_read_timeout,
         });
         let certificates = Arc::new(certificates.map_err(StartError::Tls)?);
+        let signer = Arc::new(Signer::new(Arc::clone(&parts.clock)));
+        if let Some(settings) = &settings {
+            signer.take(settings, certificates.seal_keys());
+        }
         let (settings, settings_seen) = watch::channel(settings.map(Arc::new));
         let (loaded, loaded_seen) = watch::channel(loaded);
         let (phase, leaving) = Leaving::new();
@@ -200,6 +206,7 @@ impl Edge {
             pages,
             clock: Arc::clone(&parts.clock),
             access_log,
+            signer: Arc::clone(&signer),
             settings: settings_seen,
             loaded: loaded_seen,
         });
@@ -211,6 +218,7 @@ impl Edge {
             clock: parts.clock,
             connections,
             metrics,
+            signer,
             settings,
             loaded,
             config: config.refresh,

@@ -13,6 +13,8 @@ use http::{
 
 /// Names the tenant to the origin.
 pub(crate) const TENANT: HeaderName = HeaderName::from_static("x-nameplate-tenant");
+/// What the edge knows about the connection, signed.
+pub(crate) const ASSERTION: HeaderName = HeaderName::from_static("x-nameplate-assertion");
 /// Names the request, here, in the log and at the origin.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -57,6 +59,7 @@ pub(crate) struct Known<'a> {
     pub(crate) public_port: u16,
     pub(crate) tenant: &'a TenantId,
     pub(crate) request_id: &'a HeaderValue,
+    pub(crate) assertion: Option<&'a HeaderValue>,
 }
 
 /// Makes a client's headers into the ones the origin gets.
@@ -83,6 +86,9 @@ pub(crate) fn to_origin(headers: &mut HeaderMap, known: Known<'_>) {
     set(FORWARDED_PROTO, "https");
     set(TENANT, known.tenant.as_str());
     headers.insert(REQUEST_ID, known.request_id.clone());
+    if let Some(assertion) = known.assertion {
+        headers.insert(ASSERTION, assertion.clone());
+    }
 }
 
 /// Makes an origin's headers into the ones the client gets.
@@ -166,7 +172,10 @@ mod tests {
         }
         let (tenant, request_id) = (TenantId::parse("acme").unwrap(), HeaderValue::from_static("id"));
         let client = IpAddr::V6(Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped());
-        to_origin(&mut headers, Known { client, authority: "Shop.brand.com", public_port: 443, tenant: &tenant, request_id: &request_id });
+        to_origin(
+            &mut headers,
+            Known { client, authority: "Shop.brand.com", public_port: 443, tenant: &tenant, request_id: &request_id, assertion: None },
+        );
         let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
         lines.sort();
         lines
@@ -187,7 +196,10 @@ mod tests {
         let spoofed: Vec<(String, &str)> = OURS
             .iter()
             .map(|&name| name.to_owned())
-            .chain(["x-forwarded-for", "x-forwarded-anything", "x-nameplate-tenant", "x-nameplate-admin"].map(String::from))
+            .chain(
+                ["x-forwarded-for", "x-forwarded-anything", "x-nameplate-tenant", "x-nameplate-assertion", "x-nameplate-admin"]
+                    .map(String::from),
+            )
             .flat_map(|name| [name.replace('-', "_"), name])
             .chain(["content_length", "transfer_encoding", "proxy_connection"].map(String::from))
             .chain(["x_forwarded-for".to_owned(), "keep-alive".to_owned(), "proxy-authorization".to_owned(), "upgrade".to_owned()])

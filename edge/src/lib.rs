@@ -11,6 +11,7 @@
 
 mod access_log;
 mod addresses;
+mod assertion;
 mod authority;
 mod body;
 mod certificates;

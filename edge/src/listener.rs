@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     addresses::TooMuch,
+    assertion::Assertion,
     body::Answer,
     certificates::LoadError,
     config::Limits,
@@ -205,6 +206,7 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
         client,
         is_http2,
         tls,
+        assertion: Assertion::default(),
         heads: None,
         activity: Arc::clone(&activity),
         registration,

@@ -26,6 +26,7 @@ use hyper::{body::Incoming, service::Service};
 use crate::{
     access_log::{self, Record},
     addresses::Guest,
+    assertion::{Assertion, Facts},
     authority,
     body::{Answer, Upload, UploadProgress},
     connections::Registration,
@@ -51,6 +52,7 @@ pub(crate) struct Connection {
     pub(crate) is_http2: bool,
     /// The version of TLS spoken: 1.3 or 1.2.
     pub(crate) tls: &'static str,
+    pub(crate) assertion: Assertion,
     /// What was seen of request headers; HTTP/1 only.
     pub(crate) heads: Option<Heads>,
     pub(crate) activity: Arc<Activity>,
@@ -254,12 +256,21 @@ impl Connection {
         let unreadable =
             Refused { status: StatusCode::BAD_REQUEST, reason: "target", words: "The request's target cannot be read.", close: true };
         let authority = authority::of_request(parts.version, &parts.uri, &parts.headers).map_err(|_| unreadable)?.to_owned();
+        let facts = Facts {
+            tenant: &self.found.tenant,
+            host: &self.sni,
+            client: self.client.to_canonical(),
+            tls: self.tls,
+            alpn: if self.is_http2 { "h2" } else { "http/1.1" },
+        };
+        let assertion = self.assertion.current(&self.shared.signer, facts);
         let known = Known {
             client: self.client,
             authority: &authority,
             public_port: self.shared.public_https_port,
             tenant: &self.found.tenant,
             request_id,
+            assertion: assertion.as_ref(),
         };
         forwarding::to_origin(&mut parts.headers, known);
         if let Some(asked) = upgrade {

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    assertion::Signer,
     certificates::{Accepted, Certificates, Disk, LoadError},
     config::Refresh,
     connections::Connections,
@@ -46,6 +47,7 @@ pub(crate) struct Refresher {
     pub(crate) clock: Arc<dyn domains::Clock>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) metrics: EdgeMetrics,
+    pub(crate) signer: Arc<Signer>,
     pub(crate) settings: watch::Sender<Option<Arc<EdgeSettings>>>,
     pub(crate) loaded: watch::Sender<bool>,
     pub(crate) config: Refresh,
@@ -122,6 +124,7 @@ impl Refresher {
                     tracing::error!(generation = settings.generation, "edge settings of a lower generation refused");
                     return Ok(());
                 }
+                self.signer.take(&settings, self.certificates.seal_keys());
                 self.settings.send_replace(Some(Arc::new(settings)));
                 let disk = Arc::clone(&self.disk);
                 self.in_background(move || disk.keep_settings(&bytes)).await;

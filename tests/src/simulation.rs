@@ -15,11 +15,11 @@ mod served;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, LazyLock, Mutex, MutexGuard},
     time::Duration,
 };
 
-use bundles::{Digest, IndexShard, SealKeyPair, SiteObject, index_object, site_object};
+use bundles::{Digest, IndexShard, SealKeyPair, SealPublicKey, SiteObject, index_object, site_object};
 use bytes::Bytes;
 use domains::{
     BundleBucket, Caller, Callers, Claim, Clock, HandClock, Hostname, HostnamePolicy, IssuancePolicy, Listings, LookSchedule, Role,
@@ -31,7 +31,7 @@ use pipeline::Pipeline;
 use publish_site::PublishSite;
 use register_domain::{Api, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
-use schedule_renewals::{ScheduleRenewals, Tick};
+use schedule_renewals::{ScheduleRenewals, SigningKeys, Tick};
 use serde_json::{Value, json};
 use storage::local::{Chaos, LocalConfig, LocalHome};
 use tempfile::TempDir;
@@ -312,8 +312,10 @@ fn pipeline(
     zone: ZoneSettings,
     looks: LookSchedule,
 ) -> Pipeline {
+    // One for every pipeline of the process: another seal key would call for new signing keys.
+    static SEAL_TO: LazyLock<SealPublicKey> = LazyLock::new(|| SealKeyPair::generate().unwrap().public().clone());
     let clock: Arc<dyn Clock> = clock.clone();
-    let home = || front.clone();
+    let (home, seal_to) = (|| front.clone(), SEAL_TO.clone());
     Pipeline {
         feed: recorder.clone(),
         queues: home(),
@@ -333,7 +335,14 @@ fn pipeline(
             clock: clock.clone(),
         },
         publish: Arc::new(PublishSite { table: home(), bucket: home(), clock: clock.clone() }),
-        timer: ScheduleRenewals { due: home(), queue: recorder.clone(), marks: home(), clock, grace: GRACE },
+        timer: ScheduleRenewals {
+            due: home(),
+            queue: recorder.clone(),
+            marks: home(),
+            signing: SigningKeys { bucket: home(), seal_to },
+            clock,
+            grace: GRACE,
+        },
         timer_interval: None,
         stream: true,
     }

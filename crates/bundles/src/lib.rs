@@ -8,6 +8,7 @@
 //! - [`SiteObject`]: `sites/<hostname>.json`, a [`Bundle`] or the [`Tombstone`] that says it is gone.
 //! - [`IndexShard`]: `index/<00..ff>.json`, the names that exist with their versions.
 //! - [`EdgeSettings`]: `edge.json`, what every edge must know beside the names.
+//! - [`SigningKey`]: a key that signs tenant assertions, in `edge.json`: public half for everybody, private half sealed to the edge.
 
 mod bundle;
 mod encoding;
@@ -16,6 +17,7 @@ mod index;
 mod names;
 mod seal;
 mod settings;
+mod signing;
 
 pub use bundle::{Bundle, ClaimIdentity, LeafFacts, MAX_SITE_BYTES, SiteObject, Tombstone, check_replacement};
 pub use encoding::Digest;
@@ -24,6 +26,7 @@ pub use index::{IndexEntry, IndexShard, MAX_INDEX_BYTES, TOMBSTONE_KEPT_SECONDS,
 pub use names::{EDGE_SETTINGS_OBJECT, index_object, shard_of_object, site_hostname, site_object};
 pub use seal::{SealKeyPair, SealKeys, SealPublicKey, SealedKey};
 pub use settings::EdgeSettings;
+pub use signing::{SigningKey, jwks, signing_at};
 
 /// Seconds since 1970-01-01T00:00:00Z.
 pub type UnixSeconds = i64;

@@ -60,9 +60,14 @@ impl SealPublicKey {
         spki_sha256: &[u8; 32],
         private_key_pkcs8: &[u8],
     ) -> Result<SealedKey, BundleError> {
+        self.seal_bytes(INFO, &additional_data(hostname, tenant, spki_sha256), private_key_pkcs8)
+    }
+
+    /// Seals a secret for one purpose (`info`) and bound to `aad`.
+    pub(crate) fn seal_bytes(&self, info: &[u8], aad: &[u8], secret: &[u8]) -> Result<SealedKey, BundleError> {
         let to = HpkePublicKey(self.bytes.clone());
         let (enc, ciphertext) = suite()
-            .seal(INFO, &additional_data(hostname, tenant, spki_sha256), private_key_pkcs8, &to)
+            .seal(info, aad, secret, &to)
             .map_err(|_| BundleError::BadSealKey { seal_key_id: self.id.clone(), problem: "it is not an X25519 public key" })?;
         Ok(SealedKey { seal_key_id: self.id.clone(), enc: enc.0, ciphertext })
     }
@@ -147,12 +152,16 @@ impl SealKeyPair {
         tenant: &TenantId,
         spki_sha256: &[u8; 32],
     ) -> Result<Zeroizing<Vec<u8>>, BundleError> {
+        self.open_bytes(sealed, INFO, &additional_data(hostname, tenant, spki_sha256))
+    }
+
+    fn open_bytes(&self, sealed: &SealedKey, info: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, BundleError> {
         if sealed.seal_key_id != self.public.id {
             return Err(BundleError::UnknownSealKey { seal_key_id: sealed.seal_key_id.clone() });
         }
         let enc = EncapsulatedSecret(sealed.enc.clone());
         suite()
-            .open(&enc, INFO, &additional_data(hostname, tenant, spki_sha256), &sealed.ciphertext, &self.private)
+            .open(&enc, info, aad, &sealed.ciphertext, &self.private)
             .map(Zeroizing::new)
             .map_err(|_| BundleError::Unsealable { seal_key_id: sealed.seal_key_id.clone() })
     }
@@ -201,9 +210,16 @@ impl SealKeys {
         tenant: &TenantId,
         spki_sha256: &[u8; 32],
     ) -> Result<Zeroizing<Vec<u8>>, BundleError> {
-        let pair =
-            self.0.get(&sealed.seal_key_id).ok_or_else(|| BundleError::UnknownSealKey { seal_key_id: sealed.seal_key_id.clone() })?;
-        pair.open(sealed, hostname, tenant, spki_sha256)
+        self.pair_of(sealed)?.open(sealed, hostname, tenant, spki_sha256)
+    }
+
+    /// Opens a secret sealed for one purpose (`info`) and bound to `aad`.
+    pub(crate) fn open_bytes(&self, sealed: &SealedKey, info: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, BundleError> {
+        self.pair_of(sealed)?.open_bytes(sealed, info, aad)
+    }
+
+    fn pair_of(&self, sealed: &SealedKey) -> Result<&SealKeyPair, BundleError> {
+        self.0.get(&sealed.seal_key_id).ok_or_else(|| BundleError::UnknownSealKey { seal_key_id: sealed.seal_key_id.clone() })
     }
 }
 

@@ -1,11 +1,12 @@
 //! What every edge must know beside the names: `edge.json`.
 //!
-//! Arrives: the ACME accounts' thumbprints. Leaves: the key authorization for any http-01 token, with nothing stored per challenge.
+//! Arrives: the ACME accounts' thumbprints, the keys of tenant assertions. Leaves: the key authorization for any http-01 token, with nothing
+//! stored per challenge.
 //! Goes wrong: like every object here, by being too large, cut off or of another format.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BundleError, FORMAT, encoding};
+use crate::{BundleError, FORMAT, SigningKey, encoding};
 
 /// The largest `edge.json` accepted.
 const MAX_SETTINGS_BYTES: usize = 64 * 1024;
@@ -18,12 +19,21 @@ pub struct EdgeSettings {
     pub generation: u64,
     /// RFC 7638 thumbprints of the ACME accounts' keys; the first one answers http-01 challenges.
     pub challenge_thumbprints: Vec<String>,
+    /// What signs tenant assertions, oldest first; none in an object written before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signing_keys: Vec<SigningKey>,
 }
 
 impl EdgeSettings {
     /// Settings to be written.
     pub fn new(generation: u64, challenge_thumbprints: Vec<String>) -> Self {
-        Self { format: FORMAT, generation, challenge_thumbprints }
+        Self { format: FORMAT, generation, challenge_thumbprints, signing_keys: Vec::new() }
+    }
+
+    /// The same with these keys for tenant assertions.
+    #[must_use]
+    pub fn with_signing_keys(self, signing_keys: Vec<SigningKey>) -> Self {
+        Self { signing_keys, ..self }
     }
 
     /// The answer to an http-01 challenge, or `None` while no account is known.

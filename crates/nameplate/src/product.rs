@@ -19,7 +19,7 @@ use pipeline::{Pipeline, Running};
 use publish_site::PublishSite;
 use register_domain::{Api, Entropy, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
-use schedule_renewals::ScheduleRenewals;
+use schedule_renewals::{ScheduleRenewals, SigningKeys};
 use storage::local::LocalHome;
 use tokio::{net::TcpListener, task::JoinHandle};
 use verify_ownership::VerifyOwnership;
@@ -123,7 +123,7 @@ impl Ground {
 impl Product {
     /// Starts the rest: the pipeline, which asks DNS as `lookup` says and orders from `issuers`, and the API.
     pub(crate) async fn assemble(ground: Ground, config: &Config, issuers: Issuers, lookup: LookupConfig) -> Result<Self, StartError> {
-        let Ground { home, answers, edge, api: api_socket, seal_key: _, clock } = ground;
+        let Ground { home, answers, edge, api: api_socket, seal_key, clock } = ground;
         // The edge answers with the first; with one key for both accounts that fits the second CA, too.
         let thumbprints = issuers.thumbprints();
         let mut policy = config.issuance;
@@ -171,6 +171,7 @@ impl Product {
                 due: home.due.clone(),
                 queue: home.queue.clone(),
                 marks: home.marks.clone(),
+                signing: SigningKeys { bucket: home.bucket.clone(), seal_to: seal_key },
                 clock: clock.clone(),
                 grace: config.timer_grace,
             },

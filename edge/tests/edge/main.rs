@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod access_log;
+mod assertions;
 mod bucket;
 mod client;
 mod leaving;

@@ -77,17 +77,18 @@ impl PublishSite {
     pub async fn publish_edge_settings(&self, thumbprints: &[String]) -> Result<(), StepFailure> {
         for _ in 0..RACES {
             let present = self.bucket.get(EDGE_SETTINGS_OBJECT).await?;
-            let generation = match &present {
+            // The keys of tenant assertions are schedule-renewals' part of the object.
+            let (generation, signing_keys) = match &present {
                 Some((bytes, _)) => {
                     let known = EdgeSettings::from_bytes(bytes).map_err(|error| StepFailure::Defect(error.to_string()))?;
                     if known.challenge_thumbprints == thumbprints {
                         return Ok(());
                     }
-                    known.generation
+                    (known.generation, known.signing_keys)
                 }
-                None => 0,
+                None => (0, Vec::new()),
             };
-            let settings = EdgeSettings::new(generation + 1, thumbprints.to_vec());
+            let settings = EdgeSettings::new(generation + 1, thumbprints.to_vec()).with_signing_keys(signing_keys);
             match self.bucket.put(EDGE_SETTINGS_OBJECT, &settings.to_bytes(), &write::condition(present.as_ref())).await {
                 Ok(()) => return Ok(()),
                 Err(CommitError::Conflict) => {}

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
-use bundles::{IndexShard, LeafFacts, SealKeyPair, SealKeys, SiteObject, index_object, shard_of, site_object};
+use bundles::{
+    EDGE_SETTINGS_OBJECT, EdgeSettings, IndexShard, LeafFacts, SealKeyPair, SealKeys, SigningKey, SiteObject, index_object, shard_of,
+    site_object,
+};
 use domains::{
     BundleBucket, Change, Claim, ClaimId, ClaimKey, Clock, CommitError, Delegation, DomainTable, HandClock, Hostname, IssuancePolicy,
     Issued, Judgement, LookSchedule, ObjectCondition, OrderPlan, OwnershipToken, PreparedKey, Proof, Publication, Routing, SiteVersion,
@@ -193,4 +196,19 @@ async fn a_message_that_does_not_parse_is_failed_alone() {
     event.records.insert(0, broken);
     assert_eq!(failed(&stand.deliver(event).await), ["broken"]);
     assert!(matches!(stand.site().await, Some(SiteObject::Present(_))));
+}
+
+#[tokio::test]
+async fn new_thumbprints_leave_the_keys_of_tenant_assertions_where_they_are() {
+    let folder = TempDir::new().unwrap();
+    let clock = Arc::new(HandClock::starting_at("2026-11-24T10:00:00Z".parse().unwrap()));
+    let home = Arc::new(LocalHome::open(LocalConfig::new(folder.path(), clock.clone() as Arc<dyn Clock>)).unwrap());
+    let point = [vec![4], vec![1; 64]].concat();
+    let key = SigningKey::seal(SealKeyPair::generate().unwrap().public(), b"key", &point, 0).unwrap();
+    let before = EdgeSettings::new(1, Vec::new()).with_signing_keys(vec![key]);
+    home.put(EDGE_SETTINGS_OBJECT, &before.to_bytes(), &ObjectCondition::Absent).await.unwrap();
+    let publish = PublishSite { table: home.clone(), bucket: home.clone(), clock };
+    publish.publish_edge_settings(&["thumbprint".to_owned()]).await.unwrap();
+    let after = EdgeSettings::from_bytes(&home.get(EDGE_SETTINGS_OBJECT).await.unwrap().unwrap().0).unwrap();
+    assert_eq!((after.generation, after.signing_keys), (2, before.signing_keys));
 }

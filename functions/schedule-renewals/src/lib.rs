@@ -1,12 +1,16 @@
 //! The timer: nudges whatever is overdue, however long it slept, and heals what the stream lost.
 //!
-//! Arrives: a tick. Leaves: nudges, and the low-water mark from which the next tick reads. Goes wrong: a store that cannot be asked; the
-//! mark stays, and the next tick covers the same span.
+//! Arrives: a tick. Leaves: nudges, the low-water mark from which the next tick reads, and the keys of tenant assertions. Goes wrong: a store
+//! that cannot be asked; the mark stays, and the next tick covers the same span.
+
+mod signing;
 
 use std::{sync::Arc, time::Duration};
 
 use domains::{Clock, Dispatch, DueIndex, Marks, Nudge, StepQueue, StoreError, Timestamp, is_nudged};
 use serde::{Deserialize, Serialize};
+
+pub use signing::{PUBLISHED_AFTER, PUBLISHED_AHEAD, SIGNS_FOR, SigningKeys};
 
 /// The mark's name.
 const MARK: &str = "schedule-renewals";
@@ -25,6 +29,8 @@ pub struct ScheduleRenewals {
     pub queue: Arc<dyn StepQueue>,
     /// Holds the low-water mark.
     pub marks: Arc<dyn Marks>,
+    /// Makes and retires the keys of tenant assertions.
+    pub signing: SigningKeys,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// How long an entry is left to the message that its own change sent.
@@ -57,12 +63,18 @@ impl ScheduleRenewals {
         Ok(tick)
     }
 
-    /// Drains the due-index from the stored low-water mark to now.
+    /// Drains the due-index from the stored low-water mark to now, then looks after the signing keys: a bucket that fails delays no nudge.
     ///
     /// # Errors
     /// [`StoreError`] when the home cannot be asked; what was nudged so far may be nudged again.
     pub async fn tick(&self) -> Result<Tick, StoreError> {
         let now = self.clock.now();
+        let tick = self.nudge(now).await?;
+        self.signing.rotate(now).await?;
+        Ok(tick)
+    }
+
+    async fn nudge(&self, now: Timestamp) -> Result<Tick, StoreError> {
         let until = minus(now, self.grace);
         let mark = self.low_water().await?;
         let mut tick = Tick::default();

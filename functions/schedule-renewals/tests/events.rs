@@ -3,8 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domains::{ClaimId, ClaimKey, Clock, DomainTable, HandClock, Hostname, LookSchedule, OwnershipToken, Step, TenantId, decide};
-use schedule_renewals::{ScheduleRenewals, Tick};
+use bundles::{EDGE_SETTINGS_OBJECT, EdgeSettings, SealKeyPair};
+use domains::{
+    BundleBucket, ClaimId, ClaimKey, Clock, DomainTable, HandClock, Hostname, LookSchedule, ObjectCondition, OwnershipToken, Step,
+    TenantId, decide,
+};
+use schedule_renewals::{PUBLISHED_AFTER, PUBLISHED_AHEAD, SIGNS_FOR, ScheduleRenewals, SigningKeys, Tick};
 use serde_json::Value;
 use storage::{
     consumers::QueueConsumer,
@@ -31,7 +35,9 @@ impl Stand {
         let key = ClaimKey { hostname: Hostname::parse_name("shop.client-brand.com").unwrap(), tenant: TenantId::parse("brand").unwrap() };
         let (claim_id, token) = (ClaimId::parse("k3q9x2m7p4").unwrap(), OwnershipToken::parse("nameplate-verify=h5r2t8w6").unwrap());
         home.commit(&decide::register(key, claim_id, token, None, &LookSchedule::default(), clock.now())).await.unwrap();
-        let timer = ScheduleRenewals { due: home.clone(), queue: home.clone(), marks: home.clone(), clock: clock.clone(), grace: GRACE };
+        let signing = SigningKeys { bucket: home.clone(), seal_to: SealKeyPair::generate().unwrap().public().clone() };
+        let timer =
+            ScheduleRenewals { due: home.clone(), queue: home.clone(), marks: home.clone(), signing, clock: clock.clone(), grace: GRACE };
         Self { timer, home, clock, _folder: folder }
     }
 
@@ -60,4 +66,27 @@ async fn a_home_that_cannot_be_asked_fails_the_invocation_so_that_it_is_seen() {
     let stand = Stand::new().await;
     stand.home.close().await.unwrap();
     assert!(stand.timer.handle(serde_json::from_str(TICK).unwrap()).await.is_err());
+}
+
+#[tokio::test]
+async fn the_keys_of_tenant_assertions_follow_one_another_and_nothing_else_in_the_settings_is_touched() {
+    let stand = Stand::new().await;
+    let settings = async || EdgeSettings::from_bytes(&stand.home.get(EDGE_SETTINGS_OBJECT).await.unwrap().unwrap().0).unwrap();
+    let before = EdgeSettings::new(4, vec!["thumbprint".to_owned()]);
+    stand.home.put(EDGE_SETTINGS_OBJECT, &before.to_bytes(), &ObjectCondition::Absent).await.unwrap();
+    stand.tick().await;
+    stand.tick().await;
+    let first = settings().await;
+    assert_eq!((first.generation, first.signing_keys.len()), (5, 1), "one key, made once");
+    assert_eq!(first.challenge_thumbprints, before.challenge_thumbprints);
+
+    stand.clock.advance(SIGNS_FOR - PUBLISHED_AHEAD);
+    stand.tick().await;
+    let both = settings().await;
+    assert_eq!(both.signing_keys[0], first.signing_keys[0]);
+    assert!(both.signing_keys[1].sign_from >= (stand.clock.now() + PUBLISHED_AHEAD).as_second(), "it is shown before it signs");
+
+    stand.clock.advance(PUBLISHED_AHEAD + PUBLISHED_AFTER);
+    stand.tick().await;
+    assert_eq!(settings().await.signing_keys, both.signing_keys[1..]);
 }
