@@ -4,8 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc};
 
 use bundles::{SealKeyPair, SealKeys};
 use domains::SystemClock;
+#[cfg(feature = "s3")]
+use edge::BucketSource;
 use edge::{
-    BucketSource, FolderSource, Parts, Source,
+    FolderSource, Parts, Source,
     config::{ProcessEnv, Program, SourcePlace},
 };
 use telemetry::error_chain;
@@ -34,6 +36,7 @@ async fn main() -> ExitCode {
     tracing::info!(config = ?program.config, source = ?program.source, "configuration");
     let source: Arc<dyn Source> = match program.source {
         SourcePlace::Folder(folder) => Arc::new(FolderSource::new(folder)),
+        #[cfg(feature = "s3")]
         SourcePlace::Bucket(place) => Arc::new(BucketSource::open(place).await),
     };
     match edge::run(program.config, Parts { source, seal_keys, clock: Arc::new(SystemClock) }, told_to_leave()).await {
