@@ -40,12 +40,12 @@ struct Arguments {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Seconds of load for each operation of each server and round.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
     /// Only these operations (all when none is named).
     #[arg(long, value_delimiter = ',')]
     operations: Vec<String>,
-    /// Only these servers (all when none is named); ratios are to the edge, which is always there.
+    /// Only these servers (all when none is named), beside the edge, which is always there.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Names in the edge's index; the peers have one, which is their best case.

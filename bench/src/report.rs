@@ -56,9 +56,9 @@ impl Results {
         for (name, version) in &self.servers {
             let _ = write!(table, " {name} {version} |");
         }
-        table.push_str(" edge ÷ best peer |\n|---|");
+        table.push_str(" aim | reached |\n|---|");
         self.servers.iter().for_each(|_| table.push_str("---:|"));
-        table.push_str("---:|\n");
+        table.push_str("---|---:|\n");
         for &operation in operations {
             let _ = write!(table, "| {} |", operation.words());
             for (name, _) in &self.servers {
@@ -67,17 +67,7 @@ impl Results {
                     None => write!(table, " – |"),
                 };
             }
-            let best = self
-                .servers
-                .iter()
-                .filter(|(name, _)| *name != "edge")
-                .filter_map(|(name, _)| self.median(operation, name))
-                .map(|(median, ..)| median)
-                .min_by(f64::total_cmp);
-            let _ = match (self.median(operation, "edge"), best) {
-                (Some((edge, ..)), Some(best)) => writeln!(table, " {:.2} |", edge / best),
-                _ => writeln!(table, " – |"),
-            };
+            let _ = writeln!(table, " {} |", self.against_aim(operation));
         }
         let _ = writeln!(table, "\nMedian of {rounds} interleaved rounds of {seconds} s each, least and most beside it. {noise}.");
         for missing in &self.missing {
@@ -87,6 +77,19 @@ impl Results {
             let _ = writeln!(table, "\n{server} cannot do “{}”: {why}.", operation.words());
         }
         table
+    }
+
+    /// The aim and what came of it, in two cells.
+    fn against_aim(&self, operation: Operation) -> String {
+        let (most, of) = operation.aim();
+        let peers = self.servers.iter().map(|(name, _)| *name).filter(|&name| name != "edge" && of.is_none_or(|of| of == name));
+        let best = peers.filter_map(|name| self.median(operation, name)).map(|(median, ..)| median).min_by(f64::total_cmp);
+        let reached = match (self.median(operation, "edge"), best) {
+            (Some((edge, ..)), Some(best)) if edge / best <= most => format!("{:.2}×", edge / best),
+            (Some((edge, ..)), Some(best)) => format!("{:.2}× (missed)", edge / best),
+            _ => "–".to_owned(),
+        };
+        format!("≤ {most:.2}× {} | {reached}", of.unwrap_or("the best"))
     }
 
     /// Bars, each operation scaled to its own largest.
@@ -142,12 +145,15 @@ mod tests {
             results.add(Operation::Http1, "edge", edge);
             results.add(Operation::Http1, "nginx", nginx);
         }
+        results.add(Operation::Large, "edge", 22.0);
+        results.add(Operation::Large, "nginx", 20.0);
         results.add(Operation::MlKem, "edge", 50.0);
         results.cannot(Operation::MlKem, "nginx", "no such group".to_owned());
         let Report { table, plot } = results.report("quiet", 3, 1);
         for expected in [
-            "| 12.0 (10.0–30.0) | 24.0 (20.0–40.0) | 0.50 |",
-            "| 50.0 (50.0–50.0) | – | – |",
+            "| 12.0 (10.0–30.0) | 24.0 (20.0–40.0) | ≤ 0.90× nginx | 0.50× |",
+            "| 22.0 (22.0–22.0) | 20.0 (20.0–20.0) | ≤ 1.00× the best | 1.10× (missed) |",
+            "| 50.0 (50.0–50.0) | – | ≤ 0.45× nginx | – |",
             "Left out: caddy: not here.",
             "no such group",
         ] {
