@@ -971,7 +971,7 @@ mod tests {
         let plan = OrderPlan { challenge, replaces: None, ca };
         let attempt =
             Attempt { started_at: at(0), csr: String::new(), sealed_key: String::new(), spki_sha256: String::new(), order_url: None, plan };
-        let issuance = Issuance { attempt: Some(attempt), ca, ..Issuance::new(at(0)) };
+        let issuance = Issuance { attempt: Some(attempt), ca, down_since: down_since.map(at), ..Issuance::new(at(0)) };
         let state = match renews {
             None => State::Issuing { proof: Proof::RoutingRecord, issuance },
             Some(hours_left) => State::Active {
