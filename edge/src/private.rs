@@ -1,8 +1,9 @@
 //! Health and metrics, for the operator. Nothing here changes anything.
 //!
 //! Arrives: GET requests. Leaves: `/healthz` (the process answers), `/readyz` (the index is loaded, and the edge is not leaving),
-//! `/metrics` (Prometheus), `/.well-known/jwks.json` (what verifies tenant assertions). Goes wrong: `/readyz` says 503 before the index was loaded and after SIGTERM, and never because of anything
-//! the edge depends on: an edge that keeps serving through an outage must not be taken out by it.
+//! `/metrics` (Prometheus), `/.well-known/jwks.json` (what verifies tenant assertions). Goes wrong: `/readyz` says 503 before the index was
+//! loaded and after SIGTERM, and never because of anything the edge depends on: an edge that keeps serving through an outage must not be
+//! taken out by it.
 
 use bundles::jwks;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
