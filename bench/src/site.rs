@@ -77,6 +77,7 @@ impl Site {
             hostname: hostname.clone(),
             tenant: tenant.clone(),
             claim: None,
+            origin: None,
             version,
             certificate_chain: chain,
             sealed_key,

@@ -284,7 +284,7 @@ impl Certificates {
             }
         }
         let key = Arc::new(bundle.open(&self.seal_keys, self.clock.now().as_second())?);
-        let served = Served { version: bundle.version, tenant: bundle.tenant, digest, not_after: bundle.not_after };
+        let served = Served { version: bundle.version, tenant: bundle.tenant, digest, not_after: bundle.not_after, origin: bundle.origin };
         Ok(Accepted { kept: Kept { hostname: hostname.clone(), served, bytes: bytes.to_vec() }, key })
     }
 

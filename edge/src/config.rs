@@ -3,8 +3,9 @@
 //! Arrives: values from a program, or an environment. Leaves: a [`Config`]. Goes wrong: every problem of an environment at once
 //! ([`ConfigProblems`]), before anything is bound or read.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+use domains::OriginName;
 use telemetry::LogFormat;
 
 /// Everything an edge may be told; the defaults are the tested ones.
@@ -18,10 +19,12 @@ pub struct Config {
     pub private_listen: SocketAddr,
     /// The port people see in `https://` addresses; `None` is the one bound.
     pub public_https_port: Option<u16>,
-    /// `host:port` of the origin every request goes to.
+    /// `host:port` of the origin that requests go to, unless their site names another.
     pub origin: String,
     /// How it is spoken to; plain HTTP/1.1 unless said otherwise.
     pub origin_protocol: OriginProtocol,
+    /// The other origins, by the name that sites know them by.
+    pub origins: BTreeMap<OriginName, OriginPlace>,
     /// Whether a load balancer tells who the client is (PROXY protocol, version 2). Then every connection on the two public ports must begin
     /// so; nothing but the load balancer may reach them.
     pub proxy_protocol: bool,
@@ -43,6 +46,45 @@ pub struct Config {
     pub limits: Limits,
     /// How the edge leaves.
     pub drain: Drain,
+}
+
+/// Where an origin is, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct OriginPlace {
+    /// `host:port`.
+    pub address: String,
+    /// How it is spoken to.
+    pub protocol: OriginProtocol,
+}
+
+impl OriginPlace {
+    /// Reads `host:port` or `http://host:port`, which are plain HTTP/1.1, or `https://host` with or without a port, whose certificate
+    /// must be signed by one of the system's CAs.
+    ///
+    /// # Errors
+    /// What the text should be instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let OriginAddress { address, tls } = origin_address(text)?;
+        let tls = tls.then(|| OriginTls { server_name: None, ca_file: PathBuf::from(SYSTEM_CAS) });
+        Ok(Self { address, protocol: OriginProtocol { tls, http2: false } })
+    }
+}
+
+/// Reads `name=place`, several separated by commas.
+///
+/// # Errors
+/// What is wrong with the first that is.
+pub fn named_origins(text: &str) -> Result<BTreeMap<OriginName, OriginPlace>, String> {
+    let mut origins = BTreeMap::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, place) = part.split_once('=').ok_or_else(|| format!("`{part}` is not name=host:port or name=https://host"))?;
+        let name = OriginName::parse(name.trim()).map_err(|error| error.to_string())?;
+        let place = OriginPlace::parse(place.trim())?;
+        if let Some(twice) = origins.insert(name.clone(), place) {
+            return Err(format!("`{name}` stands there twice, first as {}", twice.address));
+        }
+    }
+    Ok(origins)
 }
 
 /// How the origin is spoken to.
@@ -150,7 +192,7 @@ pub struct Limits {
     pub per_address: AddressLimits,
     /// TLS sessions kept for resumption, in this process only.
     pub max_sessions: usize,
-    /// Connections to the origin at once.
+    /// Connections to one origin at once.
     pub max_origin_connections: usize,
     /// Idle connections to the origin kept for reuse.
     pub max_origin_idle: usize,
@@ -277,6 +319,7 @@ impl Config {
             error_pages: None,
             origin: origin.into(),
             origin_protocol: OriginProtocol::default(),
+            origins: BTreeMap::new(),
             cache_dir: cache_dir.into(),
             certificate_cache_bytes: 64 * 1024 * 1024,
             access_log: None,
@@ -347,13 +390,15 @@ impl Program {
     pub fn from_env(env: &dyn Env) -> Result<Self, ConfigProblems> {
         let mut read = Reader { env, problems: Vec::new() };
         let origin = read.required("EDGE_ORIGIN", "the origin, host:port or https://host", origin_address).unwrap_or_default();
+        let mut origins = read.or("EDGE_ORIGINS", BTreeMap::new(), named_origins);
         let mut config = Config {
             https_listen: read.or("EDGE_HTTPS_LISTEN", SocketAddr::from(([0, 0, 0, 0], 443)), address),
             http_listen: read.or("EDGE_HTTP_LISTEN", SocketAddr::from(([0, 0, 0, 0], 80)), address),
             private_listen: read.or("EDGE_PRIVATE_LISTEN", SocketAddr::from(([127, 0, 0, 1], 9090)), address),
             public_https_port: read.or("EDGE_PUBLIC_HTTPS_PORT", None, |text| number(text).map(Some)),
-            origin_protocol: read.origin_protocol(origin.tls),
+            origin_protocol: read.origin_protocol(origin.tls, &mut origins),
             origin: origin.address,
+            origins,
             proxy_protocol: read.or("EDGE_PROXY_PROTOCOL", false, |text| switch(text, "v2")),
             error_pages: read.or("EDGE_ERROR_PAGES", None, |text| path(text).map(Some)),
             cache_dir: read.required("EDGE_CACHE_DIR", "a folder of its own", path).unwrap_or_default(),
@@ -440,18 +485,28 @@ impl Reader<'_> {
         self.required("EDGE_SOURCE_FOLDER", what, path).map(SourcePlace::Folder)
     }
 
-    fn origin_protocol(&mut self, tls: bool) -> OriginProtocol {
+    /// How the usual origin is spoken to; whom it trusts and which HTTP it speaks are the named ones' as well.
+    fn origin_protocol(&mut self, tls: bool, named: &mut BTreeMap<OriginName, OriginPlace>) -> OriginProtocol {
         let server_name = self.or("EDGE_ORIGIN_SNI", None, |text| Ok(Some(text.to_owned())));
         let ca_file = self.or("EDGE_ORIGIN_CA", None, |text| path(text).map(Some));
-        if !tls && (server_name.is_some() || ca_file.is_some()) {
-            self.problems.push("EDGE_ORIGIN_SNI and EDGE_ORIGIN_CA are for an EDGE_ORIGIN that begins with https://".to_owned());
+        if !tls && server_name.is_some() {
+            self.problems.push("EDGE_ORIGIN_SNI is for an EDGE_ORIGIN that begins with https://".to_owned());
         }
-        let tls = tls.then(|| OriginTls { server_name, ca_file: ca_file.unwrap_or_else(|| PathBuf::from(SYSTEM_CAS)) });
+        let has_tls = tls || named.values().any(|place| place.protocol.tls.is_some());
+        if !has_tls && ca_file.is_some() {
+            self.problems.push("EDGE_ORIGIN_CA is for an EDGE_ORIGIN or one of EDGE_ORIGINS that begins with https://".to_owned());
+        }
+        let ca_file = ca_file.unwrap_or_else(|| PathBuf::from(SYSTEM_CAS));
+        let tls = tls.then(|| OriginTls { server_name, ca_file: ca_file.clone() });
         let http2 = self.or("EDGE_ORIGIN_HTTP", false, |text| match text {
             "1.1" => Ok(false),
             "2" => Ok(true),
             _ => Err(format!("`{text}` is neither 1.1 nor 2")),
         });
+        for place in named.values_mut() {
+            place.protocol.http2 = http2;
+            place.protocol.tls.iter_mut().for_each(|tls| tls.ca_file.clone_from(&ca_file));
+        }
         OriginProtocol { tls, http2 }
     }
 

@@ -13,11 +13,11 @@ const RESERVED: u64 = 64;
 /// As many as one machine has at a quiet hour; a limit below it is felt, whoever chose it.
 const FEW_CONNECTIONS: usize = 2_000;
 
-/// Raises what this process may open to what the system allows, and fits the limits to it.
-pub(crate) fn fit(limits: &mut Limits) {
+/// Raises what this process may open to what the system allows, and fits the limits to it; each of `origins` has its own connections.
+pub(crate) fn fit(limits: &mut Limits, origins: usize) {
     let available = raise();
     let asked = limits.max_connections;
-    share(limits, available);
+    share(limits, available, origins);
     let (connections, message) =
         (limits.max_connections, "fewer connections than asked for: the system allows few open files (`ulimit -Hn`)");
     if matters(asked, connections) {
@@ -33,13 +33,13 @@ fn matters(asked: usize, connections: usize) -> bool {
 }
 
 /// Half for clients, since each may need one to the origin as well; the origin's are fewer, because idle clients have none.
-fn share(limits: &mut Limits, available: u64) {
+fn share(limits: &mut Limits, available: u64, origins: usize) {
     let available = usize::try_from(available.saturating_sub(RESERVED)).unwrap_or(usize::MAX).max(16);
     let asked = limits.max_connections;
     limits.max_connections = asked.min(available / 2);
     // One address keeps the part of them that it had, or it could have them all.
     limits.per_address.max_open = limits.per_address.open_of(limits.max_connections, asked);
-    limits.max_origin_connections = limits.max_origin_connections.min(available / 8 * 3);
+    limits.max_origin_connections = limits.max_origin_connections.min((available / 8 * 3 / origins).max(1));
     limits.max_plain_connections = limits.max_plain_connections.min(available / 16);
 }
 
@@ -61,8 +61,8 @@ mod tests {
     fn clients_never_get_the_descriptors_that_serving_them_needs() {
         for available in [0, 64, 256, 1024, 65_536, 1 << 20, u64::MAX] {
             let mut limits = Limits::default();
-            share(&mut limits, available);
-            let used = limits.max_connections + limits.max_origin_connections + 2 * limits.max_plain_connections;
+            share(&mut limits, available, 3);
+            let used = limits.max_connections + 3 * limits.max_origin_connections + 2 * limits.max_plain_connections;
             assert!(used as u64 <= available.saturating_sub(RESERVED).max(16), "{available}: {limits:?}");
             let share = limits.per_address.max_open;
             assert!(share >= 1 && (share * 5 <= limits.max_connections || share == 1), "{available}: {limits:?}");
@@ -74,12 +74,12 @@ mod tests {
     fn what_one_address_may_have_is_lifted_or_it_is_its_part_of_what_there_is() {
         let mut limits = Limits::default();
         limits.per_address.max_open = usize::MAX;
-        share(&mut limits, 1024);
+        share(&mut limits, 1024, 1);
         assert_eq!(limits.per_address.max_open, usize::MAX);
         for (asked, left) in [(4_000, 2_000), (15_000, 7_500), (3, 3), (2_001, 2_000)] {
             limits = Limits::default();
             limits.per_address.max_open = asked;
-            share(&mut limits, 20_000 + RESERVED);
+            share(&mut limits, 20_000 + RESERVED, 1);
             assert_eq!((limits.max_connections, limits.per_address.max_open), (10_000, left));
         }
     }

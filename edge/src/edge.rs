@@ -21,7 +21,7 @@ use crate::{
     listener,
     metrics::EdgeMetrics,
     names::{Names, Served},
-    origin::{self, Origin},
+    origins::Origins,
     pages::Pages,
     plain,
     refresh::{Queue, Refresher},
@@ -89,7 +89,7 @@ pub(crate) struct Shared {
     pub(crate) names: Arc<Names>,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) connections: Arc<Connections>,
-    pub(crate) origin: Arc<Origin>,
+    pub(crate) origins: Origins,
     pub(crate) metrics: EdgeMetrics,
     pub(crate) limits: Limits,
     pub(crate) leaving: Leaving,
@@ -156,9 +156,9 @@ impl Edge {
         if parts.seal_keys.is_empty() {
             return Err(StartError::NoSealKey);
         }
-        descriptors::fit(&mut config.limits);
+        descriptors::fit(&mut config.limits, 1 + config.origins.len());
         let pages = config.error_pages.as_deref().map_or_else(|| Ok(Pages::default()), Pages::read).map_err(StartError::Pages)?;
-        let origin = Origin::new(config.origin.clone(), &config.origin_protocol, config.limits.clone()).map_err(StartError::Origin)?;
+        let origins = Origins::new(&config).map_err(StartError::Origin)?;
         let https = bind("https", config.https_listen, sockets.https)?;
         let http = bind("http", config.http_listen, sockets.http)?;
         let private_port = bind("private", config.private_listen, sockets.private)?;
@@ -195,7 +195,7 @@ impl Edge {
             names: Arc::clone(&names),
             certificates: Arc::clone(&certificates),
             connections: Arc::clone(&connections),
-            origin,
+            origins,
             metrics: metrics.clone(),
             limits: config.limits.clone(),
             leaving,
@@ -234,7 +234,7 @@ impl Edge {
             background: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
-        edge.spawn_all(refresher, config.origin, [https.0, http.0, private_port.0]);
+        edge.spawn_all(refresher, [https.0, http.0, private_port.0]);
         let (names, connections) = (edge.shared.names.counts().0, edge.shared.limits.max_connections);
         tracing::info!(https = %edge.https_addr, http = %edge.http_addr, private = %edge.private_addr, names, connections, "edge started");
         Ok(edge)
@@ -261,7 +261,7 @@ impl Edge {
         drain::leave(self.drain, Arc::clone(&self.phase), self.shared.leaving.clone()).await
     }
 
-    fn spawn_all(&self, refresher: Arc<Refresher>, origin: String, [https, http, private_port]: [TcpListener; 3]) {
+    fn spawn_all(&self, refresher: Arc<Refresher>, [https, http, private_port]: [TcpListener; 3]) {
         for hostname in self.shared.names.all_wanted() {
             refresher.queue.push(hostname, true);
         }
@@ -271,18 +271,12 @@ impl Edge {
         self.background.spawn(self.until_stopped(plain::accept(shared(), http, stop_accepting, plain::Port::Http)));
         // The private port tells how leaving goes, so it stays to the end.
         self.background.spawn(self.until_stopped(plain::accept(shared(), private_port, self.stop.clone(), plain::Port::Private)));
-        self.background.spawn(self.until_stopped(Arc::clone(&self.shared.origin).tidy()));
+        for origin in self.shared.origins.all() {
+            self.background.spawn(self.until_stopped(Arc::clone(origin).tidy()));
+            self.background.spawn(self.until_stopped(Arc::clone(origin).look()));
+        }
         self.background.spawn(self.until_stopped(Arc::clone(&refresher).poll_forever()));
         self.background.spawn(self.until_stopped(refresher.fill_forever()));
-        let wait = self.shared.limits.origin_connect;
-        self.background.spawn(self.until_stopped(async move {
-            if let Err(error) = origin::look(&origin, wait).await {
-                tracing::warn!(
-                    error = telemetry::error_chain(&error),
-                    "the origin is not there yet; requests are answered with 502 until it is"
-                );
-            }
-        }));
     }
 
     fn until_stopped(&self, work: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {

@@ -29,6 +29,7 @@ mod load_balancer;
 mod metrics;
 mod names;
 mod origin;
+mod origins;
 mod pages;
 mod plain;
 mod port80;

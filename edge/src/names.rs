@@ -9,7 +9,7 @@ use std::{
 };
 
 use bundles::{BundleError, Digest, IndexEntry, IndexShard, UnixSeconds, check_replacement, shard_of};
-use domains::{Hostname, SiteVersion, TenantId};
+use domains::{Hostname, OriginName, SiteVersion, TenantId};
 
 /// What is served for a name: a bundle that was accepted and is on the local disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(crate) struct Served {
     pub(crate) digest: Digest,
     /// When its certificate ends; 0 where a disk written before this was noted did not say.
     pub(crate) not_after: UnixSeconds,
+    /// The origin its requests go to; `None` is the usual one.
+    pub(crate) origin: Option<OriginName>,
 }
 
 /// A name that is served, or will be once its bundle was read.
@@ -29,6 +31,8 @@ pub(crate) struct Match {
     pub(crate) tenant: TenantId,
     /// The version on the local disk, `None` while there is none.
     pub(crate) served: Option<SiteVersion>,
+    /// The origin its requests go to, as far as what is served says.
+    pub(crate) origin: Option<OriginName>,
 }
 
 /// A name that a shard changed.
@@ -217,10 +221,11 @@ impl Tables {
 
     fn find(&self, hostname: &Hostname) -> Option<Match> {
         if let Some(served) = self.served.get(hostname) {
-            return Some(Match { hostname: hostname.clone(), tenant: served.tenant.clone(), served: Some(served.version) });
+            let Served { version, tenant, origin, .. } = served.clone();
+            return Some(Match { hostname: hostname.clone(), tenant, served: Some(version), origin });
         }
         let entry = self.entry(hostname).filter(|entry| !entry.is_tombstone())?;
-        Some(Match { hostname: hostname.clone(), tenant: entry.tenant.clone()?, served: None })
+        Some(Match { hostname: hostname.clone(), tenant: entry.tenant.clone()?, served: None, origin: None })
     }
 
     fn unserve(&mut self, hostname: &Hostname) {
@@ -295,6 +300,7 @@ mod tests {
 
     fn served(version: u64) -> Served {
         Served {
+            origin: None,
             version: SiteVersion(version),
             tenant: tenant("acme"),
             digest: Digest::of(&version.to_be_bytes()),

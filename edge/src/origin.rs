@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use domains::OriginName;
 use http::{
     Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, HOST},
@@ -39,6 +40,9 @@ const MAX_SHARED: usize = 100;
 /// Why the origin gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OriginError {
+    /// A site names an origin that this edge was not told of.
+    #[error("the site's origin `{0}` is not in this edge's settings")]
+    Unknown(OriginName),
     /// It could not be reached.
     #[error("cannot connect to the origin {address}")]
     Unreachable {
@@ -83,7 +87,7 @@ impl OriginError {
     /// What the client is answered.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Unreachable { .. } | Self::Tls { .. } | Self::Failed(_) => StatusCode::BAD_GATEWAY,
+            Self::Unknown(_) | Self::Unreachable { .. } | Self::Tls { .. } | Self::Failed(_) => StatusCode::BAD_GATEWAY,
             Self::ConnectTimedOut(_) | Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy | Self::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UploadStalled => StatusCode::REQUEST_TIMEOUT,
@@ -95,6 +99,7 @@ impl OriginError {
     /// A stable label for metrics.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
+            Self::Unknown(_) => "origin_unknown",
             Self::Unreachable { .. } => "origin_unreachable",
             Self::Tls { .. } => "origin_tls",
             Self::ConnectTimedOut(_) => "origin_connect_timeout",
@@ -395,6 +400,17 @@ impl Origin {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Connects once, so that a wrong origin is told when the edge starts. Not reaching it is no reason to stop: it may come later.
+    pub(crate) async fn look(self: Arc<Self>) {
+        let address = &self.connector.address;
+        let failed = match timeout(self.limits.origin_connect, TcpStream::connect(address.as_str())).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(cause)) => OriginError::Unreachable { address: address.clone(), cause },
+            Err(_) => OriginError::ConnectTimedOut(address.clone()),
+        };
+        tracing::warn!(error = telemetry::error_chain(&failed), "the origin is not there yet; requests are answered with 502 until it is");
+    }
+
     /// Closes connections that were kept for too long, for as long as the edge runs.
     pub(crate) async fn tidy(self: Arc<Self>) {
         let every = (self.limits.origin_idle / 2).max(Duration::from_millis(50));
@@ -403,15 +419,6 @@ impl Origin {
             let kept = &mut self.idle().kept;
             kept.retain(|kept| kept.since.elapsed() <= self.limits.origin_idle && !kept.sender.is_closed());
         }
-    }
-}
-
-/// Connects once, so that a wrong origin is told when the edge starts. Not reaching it is no reason to stop: it may come later.
-pub(crate) async fn look(address: &str, wait: Duration) -> Result<(), OriginError> {
-    match timeout(wait, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(cause)) => Err(OriginError::Unreachable { address: address.to_owned(), cause }),
-        Err(_) => Err(OriginError::ConnectTimedOut(address.to_owned())),
     }
 }
 

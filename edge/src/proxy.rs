@@ -130,9 +130,10 @@ impl Connection {
         guard: RequestGuard,
         request_id: &HeaderValue,
     ) -> Result<Response<Answer>, (Refused, RequestGuard)> {
-        if let Err(refused) = self.check(&request) {
-            return Err((refused, guard));
-        }
+        let now = match self.check(&request) {
+            Ok(now) => now,
+            Err(refused) => return Err((refused, guard)),
+        };
         let upgrade = websocket::asked_for(&request);
         let client_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let progress = UploadProgress::new();
@@ -140,7 +141,11 @@ impl Connection {
             Ok(request) => request,
             Err(refused) => return Err((refused, guard)),
         };
-        let (mut answer, lease) = match self.shared.origin.send(request, &progress).await {
+        let sent = match self.shared.origins.find(now.origin.as_ref()) {
+            Ok(origin) => origin.send(request, &progress).await,
+            Err(error) => Err(error),
+        };
+        let (mut answer, lease) = match sent {
             Ok(sent) => sent,
             Err(error) => {
                 tracing::warn!(
@@ -207,8 +212,8 @@ impl Connection {
         answer
     }
 
-    /// Refuses what must not reach the origin.
-    fn check(&self, request: &Request<Incoming>) -> Result<(), Refused> {
+    /// Refuses what must not reach the origin, and says what the name is now.
+    fn check(&self, request: &Request<Incoming>) -> Result<Match, Refused> {
         let unclear = |reason| {
             let words = "The request can be read in more than one way.";
             Refused { status: StatusCode::BAD_REQUEST, reason, words, close: true }
@@ -237,7 +242,7 @@ impl Connection {
         })?;
         // Whose the name is, is asked for every request: it may have changed since the handshake.
         match self.shared.names.find(&self.sni) {
-            Some(now) if now.hostname == self.found.hostname && now.tenant == self.found.tenant => Ok(()),
+            Some(now) if now.hostname == self.found.hostname && now.tenant == self.found.tenant => Ok(now),
             _ => {
                 let words = "This name is not served on this connection any more.";
                 Err(Refused { status: StatusCode::MISDIRECTED_REQUEST, reason: "moved", words, close: true })

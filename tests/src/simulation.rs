@@ -14,6 +14,7 @@ pub mod recorder;
 mod served;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{Arc, LazyLock, Mutex, MutexGuard},
     time::Duration,
@@ -132,6 +133,7 @@ impl Simulation {
             ca_limits: vec![CaLimits::none("ca.simulated.test")],
             policy: HostnamePolicy::default(),
             zone: zone.clone(),
+            origins: BTreeSet::new(),
             looks,
             pace: Pace::default(),
             clock: clock.clone(),

@@ -3,7 +3,7 @@
 //! Arrives: chain, sealed key and tenant at the publisher; bytes at the edge. Leaves: bytes to publish; a certified key. Goes wrong:
 //! anything a faulty writer, a torn write or an intruder in the bucket can do to an object, each with its own [`BundleError`].
 
-use domains::{ClaimId, Hostname, OwnershipToken, SiteVersion, TenantId};
+use domains::{ClaimId, Hostname, OriginName, OwnershipToken, SiteVersion, TenantId};
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,9 @@ pub struct Bundle {
     /// The claim that proved the name, so that the bucket alone tells what a lost store knew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimIdentity>,
+    /// The origin that the name's requests go to, as the edge's settings name it; `None` is the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginName>,
 }
 
 /// What a customer's records say of a claim. Both stand in public DNS.
@@ -132,7 +135,18 @@ impl Bundle {
         sealed_key: SealedKey,
     ) -> Result<Self, BundleError> {
         let LeafFacts { spki_sha256, not_before, not_after, .. } = LeafFacts::of_chain(&certificate_chain)?;
-        let bundle = Self { hostname, tenant, version, certificate_chain, sealed_key, spki_sha256, not_before, not_after, claim: None };
+        let bundle = Self {
+            hostname,
+            tenant,
+            version,
+            certificate_chain,
+            sealed_key,
+            spki_sha256,
+            not_before,
+            not_after,
+            claim: None,
+            origin: None,
+        };
         bundle.check_leaf()?;
         Ok(bundle)
     }

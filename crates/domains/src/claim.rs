@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CaaIssuer, ClaimId, ClaimKey, Delegation, DelegationSubject, Hostname, LookSubject, Nudge, OwnershipToken, Problem, ProblemCode,
-    Routing, SiteVersion, Step, TenantId,
+    CaaIssuer, ClaimId, ClaimKey, Delegation, DelegationSubject, Hostname, LookSubject, Nudge, OriginName, OwnershipToken, Problem,
+    ProblemCode, Routing, SiteVersion, Step, TenantId,
 };
 
 /// The schema number written with every claim.
@@ -62,6 +62,9 @@ pub struct Claim {
     /// restore beside a bucket older than the backup.
     #[serde(default)]
     pub stale_site: Option<Timestamp>,
+    /// The origin that its requests go to; `None` is the edge's usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginName>,
 }
 
 /// The operator took a name out of service.

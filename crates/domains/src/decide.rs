@@ -4,6 +4,7 @@
 //! of the version that was read. Goes wrong: nothing here; losing the race for the write means that someone else decided first.
 
 mod failover;
+mod origin;
 mod restoring;
 mod suspension;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub use failover::{Failover, next_ca};
+pub use origin::set_origin;
 pub use restoring::{Shown, ShownSite, is_seen_again, restore};
 pub use suspension::{resume, suspend};
 
@@ -106,9 +108,10 @@ pub fn register(
         state,
         problem: None,
         last_look: None,
-        // Leaving and coming back is no way around the operator.
+        // Leaving and coming back is no way around the operator, here and at the origin.
         suspension: tombstone.and_then(|claim| claim.suspension.clone()).map(|known| Suspension { site_version: None, ..known }),
         stale_site: None,
+        origin: tombstone.and_then(|claim| claim.origin.clone()),
     };
     let history = vec![entry(&claim, "claim_registered", None, now)];
     Change { claims: vec![Put { item: claim, expected: tombstone.map(|claim| claim.version) }], history, ..Change::default() }

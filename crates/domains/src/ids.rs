@@ -81,6 +81,17 @@ text_id!(
     |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'=')
 );
 
+text_id!(
+    /// One of the operator's origins, as the edge's settings name it.
+    OriginName, "origin", 32, "1 to 32 lower-case letters, digits or `-`",
+    |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'
+);
+
+impl OriginName {
+    /// What is allowed, as a regular expression.
+    pub const PATTERN: &str = "^[a-z0-9-]{1,32}$";
+}
+
 impl TenantId {
     /// What is allowed, as a regular expression.
     pub const PATTERN: &str = "^[A-Za-z0-9._-]{1,64}$";

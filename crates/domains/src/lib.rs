@@ -32,7 +32,7 @@ pub use dns::{
     ServerAnswer, SignedZone, ZoneCut,
 };
 pub use hostname::{Hostname, HostnameError, HostnamePolicy, MAX_HOSTNAME_BYTES};
-pub use ids::{ClaimId, ClaimKey, IdError, OwnershipToken, SiteVersion, TenantId};
+pub use ids::{ClaimId, ClaimKey, IdError, OriginName, OwnershipToken, SiteVersion, TenantId};
 pub use issuer::{Disposition, IssueError, Issued, Issuer, PreparedKey, RenewalWindow};
 pub use jiff::Timestamp;
 pub use judge::{Delegation, Judgement, Routing, judge};

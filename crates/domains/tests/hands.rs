@@ -12,8 +12,8 @@ use std::{
 
 use domains::{
     Answer, ChainEnd, Change, Claim, ClaimId, ClaimKey, Hostname, IssuancePolicy, IssueError, Issued, Judgement, LastLook, Look,
-    LookSchedule, LookSubject, Observed, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, ServerAnswer, SiteVersion, State, Step,
-    StoredCertificate, TenantId, Timestamp, ZoneCut, ZoneSettings, decide, judge,
+    LookSchedule, LookSubject, Observed, OriginName, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, ServerAnswer, SiteVersion,
+    State, Step, StoredCertificate, TenantId, Timestamp, ZoneCut, ZoneSettings, decide, judge,
 };
 use proptest::prelude::*;
 
@@ -58,6 +58,8 @@ enum Event {
     Remove(usize),
     Suspend(usize),
     Resume(usize),
+    /// The operator sends the tenant's requests elsewhere, or back.
+    Origin(usize),
     CheckNow(usize),
     BeginLook(usize),
     EndLook(usize),
@@ -355,21 +357,34 @@ impl World {
 
     fn resume(&mut self, index: usize) {
         let Some(claim) = self.claim(index).cloned() else { return };
-        let stored = match &claim.state {
-            State::Active { certificate, .. } => Some(StoredCertificate {
-                hostname: self.hostname.clone(),
-                tenant: self.certificates[&certificate.version].clone(),
-                version: certificate.version,
-                chain: "chain".into(),
-                sealed_key: "sealed".into(),
-                spki_sha256: certificate.spki_sha256.clone(),
-            }),
-            _ => None,
-        };
+        let stored = self.stored(&claim);
         let change = decide::resume(&claim, self.owner.as_ref(), stored.as_ref(), self.now);
         assert_eq!(change.is_none(), claim.suspension.is_none() || matches!(claim.state, State::Removing { .. } | State::Removed { .. }));
         let Some(change) = change else { return };
         assert!(self.commit(&change, &Because::Asked).is_ok());
+    }
+
+    fn set_origin(&mut self, index: usize) {
+        let Some(claim) = self.claim(index).cloned() else { return };
+        let origin = claim.origin.is_none().then(|| OriginName::parse("eu").unwrap());
+        let stored = self.stored(&claim);
+        let change = decide::set_origin(&claim, self.owner.as_ref(), stored.as_ref(), origin.as_ref(), self.now);
+        assert_eq!(change.is_none(), matches!(claim.state, State::Removing { .. } | State::Removed { .. }));
+        let Some(change) = change else { return };
+        assert!(self.commit(&change, &Because::Asked).is_ok());
+    }
+
+    /// The certificate that a claim has in service.
+    fn stored(&self, claim: &Claim) -> Option<StoredCertificate> {
+        let State::Active { certificate, .. } = &claim.state else { return None };
+        Some(StoredCertificate {
+            hostname: self.hostname.clone(),
+            tenant: self.certificates[&certificate.version].clone(),
+            version: certificate.version,
+            chain: "chain".into(),
+            sealed_key: "sealed".into(),
+            spki_sha256: certificate.spki_sha256.clone(),
+        })
     }
 
     fn remove(&mut self, index: usize) {
@@ -542,6 +557,7 @@ impl World {
             Event::Remove(index) => self.remove(index),
             Event::Suspend(index) => self.suspend(index),
             Event::Resume(index) => self.resume(index),
+            Event::Origin(index) => self.set_origin(index),
             Event::CheckNow(index) => self.check_now(index),
             Event::BeginLook(index) => self.begin_look(index),
             Event::EndLook(index) => self.end_look(index),
@@ -648,6 +664,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => who().prop_map(Event::Remove),
         1 => who().prop_map(Event::Suspend),
         1 => who().prop_map(Event::Resume),
+        1 => who().prop_map(Event::Origin),
         2 => who().prop_map(Event::CheckNow),
         6 => who().prop_map(Event::BeginLook),
         6 => who().prop_map(Event::EndLook),

@@ -76,6 +76,7 @@ fn site(tenant_name: &str, version: u64, claim: Option<(&str, &str)>) -> Shown {
         sealed_key: "sealed later".into(),
         spki_sha256: "cd".into(),
         claim: claim.map(|(id, token)| (ClaimId::parse(id).unwrap(), OwnershipToken::parse(token).unwrap())),
+        origin: None,
     }))
 }
 

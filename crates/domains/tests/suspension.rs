@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use domains::{
-    Change, Claim, ClaimId, ClaimKey, Delegation, Hostname, IssuancePolicy, Issued, Judgement, LookSchedule, OrderPlan, Owner,
+    Change, Claim, ClaimId, ClaimKey, Delegation, Hostname, IssuancePolicy, Issued, Judgement, LookSchedule, OrderPlan, OriginName, Owner,
     OwnershipToken, PreparedKey, ProblemCode, Proof, Publication, Routing, SiteVersion, State, StateName, Step, StoredCertificate,
     TenantId, Timestamp, decide,
 };
@@ -110,12 +110,22 @@ impl World {
         changed
     }
 
+    /// The certificate in service, as it is stored.
+    fn stored(&self) -> Option<&StoredCertificate> {
+        let State::Active { certificate, .. } = &self.claim.state else { return None };
+        self.certificates.iter().find(|stored| stored.version == certificate.version)
+    }
+
+    fn set_origin(&mut self, name: Option<&str>, now: Timestamp) -> bool {
+        let origin = name.map(|name| OriginName::parse(name).unwrap());
+        let change = decide::set_origin(&self.claim, self.owner.as_ref(), self.stored(), origin.as_ref(), now);
+        let changed = change.is_some();
+        change.into_iter().for_each(|change| self.apply(change));
+        changed
+    }
+
     fn resume(&mut self, now: Timestamp) -> bool {
-        let stored = match &self.claim.state {
-            State::Active { certificate, .. } => self.certificates.iter().find(|stored| stored.version == certificate.version).cloned(),
-            _ => None,
-        };
-        let change = decide::resume(&self.claim, self.owner.as_ref(), stored.as_ref(), now);
+        let change = decide::resume(&self.claim, self.owner.as_ref(), self.stored(), now);
         let changed = change.is_some();
         change.into_iter().for_each(|change| self.apply(change));
         changed
@@ -294,4 +304,29 @@ fn a_domain_at_risk_is_told_looked_at_often_told_again_and_served_for_ever() {
     world.looked(Routing::OurTarget, now);
     assert_eq!(world.claim.grace_ends(&world.looks), None);
     assert_eq!(world.events[4..], ["became_at_risk", "at_risk_grace_ended", "recovered"].map(String::from)[..]);
+}
+
+#[test]
+fn another_origin_is_shown_with_the_same_certificate_and_no_order_and_the_site_stays_served() {
+    let mut world = World::served();
+    let (serial, site) = (world.serial(), world.site());
+    assert!(world.set_origin(Some("eu"), at(DAY)) && !world.set_origin(Some("eu"), at(DAY)));
+    assert!(world.site() > site && world.claim.is_due(Step::PublishSite, at(DAY)), "no edge would hear of it");
+    assert!(!world.is_published() && world.claim.is_renewed(), "what is shown is served meanwhile");
+    assert!(world.publish(at(DAY + 1)));
+    assert_eq!((world.serial(), world.certificates.len(), world.certificates[0].version), (serial, 1, world.site()));
+    assert_eq!(world.events[4..], ["origin_changed", "site_published"].map(String::from)[..]);
+
+    // While it is down nothing is shown; what it returns with is the origin of then.
+    world.suspend("unpaid", at(2 * DAY));
+    world.publish(at(2 * DAY));
+    let down = world.site();
+    assert!(world.set_origin(None, at(2 * DAY)) && world.site() == down && world.is_published());
+    assert!(world.resume(at(3 * DAY)) && world.claim.origin.is_none());
+
+    let mut world = World::registered();
+    assert!(world.set_origin(Some("eu"), at(1)) && world.owner.is_none(), "it is said before there is a site, and kept");
+    let change = decide::request_removal(&world.claim, None, at(2));
+    world.apply(change);
+    assert!(!world.set_origin(None, at(3)), "what is removed is sent nowhere");
 }

@@ -215,6 +215,7 @@ fn shown_by(object: SiteObject, keys: &SealKeys, two_cas: bool) -> Shown {
         sealed_key,
         spki_sha256: bundle.spki_sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         claim: bundle.claim.map(|claim| (claim.id, claim.token)),
+        origin: bundle.origin,
     }))
 }
 

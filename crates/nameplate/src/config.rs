@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use domains::{CaChoice, CaaIssuer, ChallengeKind, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, ZoneSettings};
+use domains::{
+    CaChoice, CaaIssuer, ChallengeKind, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, OriginName, ZoneSettings,
+};
+use edge::config::{OriginPlace, named_origins};
 
 use crate::limits::{AcmeLimits, LimitsOf};
 
@@ -97,6 +100,12 @@ pub(crate) struct Config {
     pub(crate) allow_non_global: bool,
     /// Where requests go; `None` starts the demo origin.
     pub(crate) origin: Option<String>,
+    /// The origins that single domains can be sent to.
+    pub(crate) origins: BTreeMap<OriginName, OriginPlace>,
+    /// Who signs the certificates of origins over TLS; `None` are the system's CAs.
+    pub(crate) origin_ca: Option<PathBuf>,
+    /// The name in the origin's certificate; `None` is its host.
+    pub(crate) origin_sni: Option<String>,
     /// How often the timer ticks; `None` turns it off.
     pub(crate) timer: Option<Duration>,
     /// How long the timer leaves a due entry to its own message.
@@ -502,8 +511,30 @@ impl Config {
             "For tests: whether name servers may have addresses that are not on the public internet; with it, anyone who can register a hostname can make this machine ask inside its own network.",
             on_off,
         );
-        let origin_url =
-            r.read("origin", "", "Where the edge sends requests, instead of the demo origin: http://host:port.", optional(url));
+        let origin_url = r.read(
+            "origin",
+            "",
+            "Where the edge sends requests, instead of the demo origin: http://host:port, or https://host[:port], whose certificate is verified.",
+            optional(|text| OriginPlace::parse(text).map(|_| text.to_owned())),
+        );
+        let origins = r.read(
+            "origins",
+            "",
+            "Other origins that single domains can be sent to by `domains origin`: eu=https://eu.example, us=http://10.0.0.5:8080.",
+            named_origins,
+        );
+        let origin_ca = r.read(
+            "origin_ca",
+            "",
+            "The CAs that the certificates of origins over https are signed by, a PEM file; empty is the system's.",
+            optional(parsed::<PathBuf>("a path")),
+        );
+        let origin_sni = r.read(
+            "origin_sni",
+            "",
+            "The name in the certificate of an `origin` over https; empty is its host.",
+            optional(parsed("a name")),
+        );
         let timer = r.read(
             "timer.interval",
             "1s",
@@ -601,6 +632,9 @@ impl Config {
             authority_port: authority_port?.get(),
             allow_non_global: allow_non_global?,
             origin: origin_url?,
+            origins: origins?,
+            origin_ca: origin_ca?,
+            origin_sni: origin_sni?,
             timer: timer?,
             timer_grace: grace?,
             workers: workers?,

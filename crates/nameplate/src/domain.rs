@@ -102,6 +102,16 @@ pub(crate) enum DomainCommand {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Sends a domain's requests to one of the origins that the settings name.
+    Origin {
+        /// The hostname.
+        hostname: String,
+        /// The origin's name; leave it out for the usual one.
+        origin: Option<String>,
+        /// Its tenant, where several claim it.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
     /// Removes a domain: route, certificate and key.
     Remove {
         /// The hostname.
@@ -269,6 +279,17 @@ pub(crate) async fn run(command: DomainCommand, config: &Config, screen: &Screen
             screen.note("It is on its way back into service.");
             finish(&remote, domain, &wait, screen, true).await
         }
+        DomainCommand::Origin { hostname, origin, tenant } => {
+            let path = path(&hostname, tenant.as_deref(), "/origin");
+            let domain = read_domain(remote.ask(Method::PUT, &path, Some(&json!({ "origin": origin }))).await?.body)?;
+            if screen.is_json() {
+                screen.json(&json!(domain));
+            } else {
+                let to = domain.origin.as_deref().map_or_else(|| "the usual origin".to_owned(), |origin| format!("the origin {origin}"));
+                screen.text(&format!("{} {} go to {to} within seconds", screen.good("Requests for"), domain.hostname));
+            }
+            Ok(())
+        }
         DomainCommand::Remove { hostname, tenant, wait } => {
             let mut domain = remote.domain(Method::DELETE, &hostname, tenant.as_deref(), "").await?;
             let started = Instant::now();
@@ -406,6 +427,9 @@ fn show(domain: &DomainView, screen: &Screen) {
     }
     if let Some(suspension) = &domain.suspension {
         screen.text(&format!("  {} since {}: {}", screen.attention("suspended"), suspension.since, suspension.reason));
+    }
+    if let Some(origin) = &domain.origin {
+        screen.text(&format!("  origin {origin}"));
     }
     if let Some(at_risk) = &domain.at_risk {
         screen.text(&format!(

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use answers::{AnswerServer, Held};
 use bundles::{SealKeyPair, SealKeys, SealPublicKey};
 use domains::{AnswerZone, Caller, Clock, Failover, Hostname, Issuer, Role, SystemClock};
-use edge::{Edge, Source};
+use edge::{Edge, Source, config::OriginPlace};
 use issue_certificate::IssueCertificate;
 use issuers::acme::CaPair;
 use lookups::{LookupConfig, Lookups};
@@ -190,6 +190,7 @@ impl Product {
             ca_limits: std::iter::once(ca_limits).chain(second_ca_limits).collect(),
             policy: config.policy.clone(),
             zone: config.zone.clone(),
+            origins: config.origins.keys().cloned().collect(),
             looks: config.looks,
             pace: Pace::default(),
             clock: clock.clone(),
@@ -266,8 +267,18 @@ async fn start_edge(
     clock: Arc<dyn Clock>,
     sockets: edge::Inherited,
 ) -> Result<Edge, StartError> {
-    let host_and_port = origin.strip_prefix("http://").unwrap_or(origin).trim_end_matches('/');
-    let mut settings = edge::Config::on_loopback(host_and_port, config.data.join(EDGE_CACHE));
+    let usual = OriginPlace::parse(origin).map_err(|detail| StartError::Start { what: "the origin", detail })?;
+    let mut settings = edge::Config::on_loopback(usual.address, config.data.join(EDGE_CACHE));
+    settings.origin_protocol = usual.protocol;
+    settings.origins.clone_from(&config.origins);
+    if let Some(tls) = &mut settings.origin_protocol.tls {
+        tls.server_name.clone_from(&config.origin_sni);
+    }
+    if let Some(ca_file) = &config.origin_ca {
+        let named = settings.origins.values_mut().map(|place| &mut place.protocol);
+        let over_tls = named.chain([&mut settings.origin_protocol]).filter_map(|protocol| protocol.tls.as_mut());
+        over_tls.for_each(|tls| tls.ca_file.clone_from(ca_file));
+    }
     settings.https_listen = config.listen.https;
     settings.http_listen = config.listen.http;
     settings.private_listen = config.listen.private;

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bundles::{BundleError, Digest, EDGE_SETTINGS_OBJECT, IndexShard, UnixSeconds, index_object};
-use domains::{Hostname, SiteVersion, TenantId};
+use domains::{Hostname, OriginName, SiteVersion, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::names::Served;
@@ -99,6 +99,8 @@ struct Header {
     digest: Digest,
     #[serde(default)]
     not_after: UnixSeconds,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<OriginName>,
 }
 
 impl Place {
@@ -233,14 +235,15 @@ impl Pack {
                 pack.dead += place.size();
                 continue;
             };
-            let served = Served { version: header.version, tenant: header.tenant, digest: header.digest, not_after: header.not_after };
+            let Header { hostname, version, tenant, digest, not_after, origin } = header;
+            let served = Served { version, tenant, digest, not_after, origin };
             // Two records of one name: the older was not wiped before a crash.
-            if found.get(&header.hostname).is_some_and(|known| known.version >= served.version) {
+            if found.get(&hostname).is_some_and(|known| known.version >= served.version) {
                 replaced.push(place);
                 continue;
             }
-            replaced.extend(pack.records.insert(header.hostname.clone(), place));
-            found.insert(header.hostname, served);
+            replaced.extend(pack.records.insert(hostname.clone(), place));
+            found.insert(hostname, served);
         }
         // What follows the last whole record is a write that a crash cut off.
         pack.file.set_len(pack.end)?;
@@ -299,8 +302,8 @@ impl Pack {
 
 /// Appends a record to `written`, which will lie at `end`.
 fn write_record(written: &mut Vec<u8>, end: u64, bundle: &Kept) -> io::Result<Place> {
-    let Served { version, tenant, digest, not_after } = bundle.served.clone();
-    let header = serde_json::to_vec(&Header { hostname: bundle.hostname.clone(), version, tenant, digest, not_after })?;
+    let Served { version, tenant, digest, not_after, origin } = bundle.served.clone();
+    let header = serde_json::to_vec(&Header { hostname: bundle.hostname.clone(), version, tenant, digest, not_after, origin })?;
     let part = |length: usize| u32::try_from(length).ok().filter(|&length| length <= MAX_PART_BYTES).ok_or(ErrorKind::FileTooLarge);
     let place = Place { at: end + written.len() as u64, header: part(header.len())?, body: part(bundle.bytes.len())?, digest };
     written.extend_from_slice(&LIVE);
@@ -353,8 +356,13 @@ mod tests {
     use super::*;
 
     fn kept(name: &str, version: u64, bytes: &[u8]) -> Kept {
-        let served =
-            Served { version: SiteVersion(version), tenant: TenantId::parse("acme").unwrap(), digest: Digest::of(bytes), not_after: 0 };
+        let served = Served {
+            version: SiteVersion(version),
+            tenant: TenantId::parse("acme").unwrap(),
+            digest: Digest::of(bytes),
+            not_after: 0,
+            origin: None,
+        };
         Kept { hostname: Hostname::parse_name(name).unwrap(), served, bytes: bytes.to_vec() }
     }
 

@@ -136,16 +136,23 @@ impl Bucket {
             not_before,
             not_after,
             claim: None,
+            origin: None,
         }
     }
 
     /// Publishes a good bundle, bundle first, then index; gives the leaf's fingerprint.
     pub(crate) fn put(&self, hostname: &str, owner: &str, version: u64) -> Digest {
         let (bundle, fingerprint) = self.bundle(hostname, owner, version);
-        let bytes = SiteObject::Present(bundle).to_bytes().unwrap();
-        self.write(&site_object(&name(hostname)), &bytes);
-        self.enter(hostname, Some(owner), version, &bytes);
+        self.put_bundle(bundle);
         fingerprint
+    }
+
+    /// Publishes a bundle, bundle first, then index.
+    pub(crate) fn put_bundle(&self, bundle: Bundle) {
+        let (hostname, owner, version) = (bundle.hostname.clone(), bundle.tenant.clone(), bundle.version.0);
+        let bytes = SiteObject::Present(bundle).to_bytes().unwrap();
+        self.write(&site_object(&hostname), &bytes);
+        self.enter(hostname.as_str(), Some(owner.as_str()), version, &bytes);
     }
 
     /// Publishes many good bundles, each shard written once.

@@ -15,6 +15,7 @@ mod ministack;
 mod names;
 mod never_backwards;
 mod origin;
+mod origins;
 mod program;
 mod protocols;
 mod raw_h2;

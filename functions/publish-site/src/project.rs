@@ -61,9 +61,9 @@ pub(crate) async fn project(table: &dyn DomainTable, claim: &Claim, now: Timesta
         return site(SiteObject::Removed(tombstone));
     }
     let object = match owners_claim {
-        Some(Claim { state: State::Active { certificate, .. }, claim_id: id, token, .. }) => {
+        Some(Claim { state: State::Active { certificate, .. }, claim_id: id, token, origin, .. }) => {
             let bundle = bundle(table, hostname, certificate.version).await?;
-            SiteObject::Present(Bundle { claim: Some(ClaimIdentity { id, token }), ..bundle })
+            SiteObject::Present(Bundle { claim: Some(ClaimIdentity { id, token }), origin, ..bundle })
         }
         _ => SiteObject::Removed(tombstone(&owner, now)),
     };

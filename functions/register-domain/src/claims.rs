@@ -1,7 +1,10 @@
 //! Domains: registered, listed, shown, checked, removed.
 
 use bytes::Bytes;
-use domains::{Change, Claim, ClaimId, ClaimKey, CommitError, Hostname, LOOKS_KIND, Role, State, StateName, TenantId, decide};
+use domains::{
+    Change, Claim, ClaimId, ClaimKey, CommitError, Hostname, LOOKS_KIND, OriginName, Role, State, StateName, StoredCertificate, TenantId,
+    decide,
+};
 use http::{HeaderValue, Response, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,6 +44,22 @@ pub(crate) struct NewSuspension {
     /// Why; shown with the domain and in its history.
     #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
+}
+
+/// Where a domain's requests go.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["origin"]))]
+pub(crate) struct NewOrigin {
+    /// One of the origins named in the settings; `null` is the usual one.
+    #[schemars(extend("pattern" = OriginName::PATTERN))]
+    #[serde(deserialize_with = "named_or_null")]
+    origin: Option<String>,
+}
+
+/// A field that must stand there, if only as `null`.
+fn named_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
 }
 
 /// The longest reason, in characters.
@@ -230,10 +249,7 @@ pub(crate) async fn resume(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
             return json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone, &api.looks));
         }
         let owner = api.table.owner(&claim.key.hostname).await?;
-        let stored = match &claim.state {
-            State::Active { certificate, .. } => api.table.certificate(&claim.key.hostname, certificate.version).await?,
-            _ => None,
-        };
+        let stored = stored_certificate(api, &claim).await?;
         // None: what was read belongs to both sides of someone else's write.
         let Some(change) = decide::resume(&claim, owner.as_ref(), stored.as_ref(), api.clock.now()) else { continue };
         if let Some(view) = commit_first(api, &change).await? {
@@ -241,6 +257,54 @@ pub(crate) async fn resume(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
         }
     }
     Err(CommitError::Conflict.into())
+}
+
+pub(crate) async fn set_origin(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    if asked.body.len() > MAX_SMALL_BODY_BYTES {
+        let detail = format!("the body has more than {MAX_SMALL_BODY_BYTES} bytes; it needs no more than an origin's name");
+        return Err(Refusal::new(Code::TooLarge, detail));
+    }
+    let new: NewOrigin = serde_json::from_slice(asked.body).map_err(|error| {
+        Refusal::new(Code::InvalidBody, format!("send JSON like {{\"origin\": \"eu\"}}, or null for the usual one: {error}"))
+    })?;
+    let origin = new.origin.map(|name| known_origin(api, &name)).transpose()?;
+    for _ in 0..RACES {
+        let claim = find_claim(api, asked).await?;
+        if is_over(&claim) {
+            return Err(over(&claim));
+        }
+        if claim.origin == origin {
+            return json(StatusCode::ACCEPTED, &DomainView::of(&claim, &api.zone, &api.looks));
+        }
+        let owner = api.table.owner(&claim.key.hostname).await?;
+        let stored = stored_certificate(api, &claim).await?;
+        // None: what was read belongs to both sides of someone else's write.
+        let Some(change) = decide::set_origin(&claim, owner.as_ref(), stored.as_ref(), origin.as_ref(), api.clock.now()) else { continue };
+        if let Some(view) = commit_first(api, &change).await? {
+            return json(StatusCode::ACCEPTED, &view);
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+fn known_origin(api: &Api, name: &str) -> Result<OriginName, Refusal> {
+    let known = OriginName::parse(name).ok().filter(|name| api.origins.contains(name));
+    known.ok_or_else(|| {
+        let names: Vec<_> = api.origins.iter().map(OriginName::as_str).collect();
+        let detail = match names.is_empty() {
+            true => "no origins are named in the settings; `null` is the usual one".to_owned(),
+            false => format!("`origin` is one of {}, or null for the usual one", names.join(", ")),
+        };
+        Refusal::new(Code::UnknownOrigin, detail)
+    })
+}
+
+/// The certificate of a domain that is served, or could be.
+async fn stored_certificate(api: &Api, claim: &Claim) -> Result<Option<StoredCertificate>, Refusal> {
+    Ok(match &claim.state {
+        State::Active { certificate, .. } => api.table.certificate(&claim.key.hostname, certificate.version).await?,
+        _ => None,
+    })
 }
 
 /// Commits, and shows the claim as written; `None` when someone else wrote first.

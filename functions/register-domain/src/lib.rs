@@ -20,12 +20,12 @@ mod routes;
 mod views;
 mod webhooks;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use domains::{
-    BucketShape, Callers, Clock, Documents, DomainTable, EventFeed, Home, HostnamePolicy, Limits, Listings, LookSchedule, ZoneSettings,
-    ledger::CaLimits,
+    BucketShape, Callers, Clock, Documents, DomainTable, EventFeed, Home, HostnamePolicy, Limits, Listings, LookSchedule, OriginName,
+    ZoneSettings, ledger::CaLimits,
 };
 use http::{Request, Response};
 
@@ -71,6 +71,8 @@ pub struct Api {
     pub policy: HostnamePolicy,
     /// Where targets and proofs are.
     pub zone: ZoneSettings,
+    /// The origins that a domain's requests can be sent to, beside the usual one.
+    pub origins: BTreeSet<OriginName>,
     /// When to look first.
     pub looks: LookSchedule,
     /// How fast callers may go.
@@ -104,6 +106,7 @@ impl Api {
             ca_limits,
             policy: HostnamePolicy { operator_zones: vec![zone.zone.clone()], tenant_wildcards: false, allowed_special_use },
             zone,
+            origins: BTreeSet::new(),
             looks: LookSchedule::default(),
             pace: Pace::default(),
             clock,

@@ -9,7 +9,7 @@ use schemars::{Schema, SchemaGenerator};
 use crate::{
     AskView, Code, DomainPage, DomainView, EventPageView, HistoryPage, ImportPage, ImportSummary, ImportView, LimitsView, WebhookPage,
     WebhookSecretView, WebhookStatus,
-    claims::{NewDomain, NewSuspension},
+    claims::{NewDomain, NewOrigin, NewSuspension},
     imports::NewImport,
     parameters::Parameter::{self, AfterEvent, AfterNumber, AskDomain, Cursor, Hostname, Hostnames, Id, Limit, Secret, State, Tenant},
     webhooks::NewWebhook,
@@ -73,6 +73,7 @@ pub(crate) enum Operation {
     CheckDomain,
     SuspendDomain,
     ResumeDomain,
+    SetOrigin,
     ListLooks,
     ListHistory,
     ListEvents,
@@ -101,6 +102,7 @@ const DOMAIN_LINKS: &[Link] = &[
     Link { name: "history", to: Operation::ListHistory, parameters: OF_A_DOMAIN },
     Link { name: "suspend", to: Operation::SuspendDomain, parameters: OF_A_DOMAIN },
     Link { name: "resume", to: Operation::ResumeDomain, parameters: OF_A_DOMAIN },
+    Link { name: "setOrigin", to: Operation::SetOrigin, parameters: OF_A_DOMAIN },
     Link { name: "remove", to: Operation::RemoveDomain, parameters: OF_A_DOMAIN },
 ];
 const OF_THE_FIRST: &[(Parameter, &str)] = &[(Hostname, "$response.body#/items/0/hostname"), (Tenant, "$response.body#/items/0/tenant")];
@@ -144,6 +146,7 @@ impl Operation {
         Self::CheckDomain,
         Self::SuspendDomain,
         Self::ResumeDomain,
+        Self::SetOrigin,
         Self::ListLooks,
         Self::ListHistory,
         Self::ListEvents,
@@ -296,6 +299,21 @@ impl Operation {
                 body: None,
                 successes: vec![Success { status: 202, meaning: "The domain, on its way back.", body: Some(domain) }],
                 codes: of_one_domain(&[Code::DomainRemoved]),
+                links: &[],
+            },
+            Self::SetOrigin => Description {
+                method: Method::PUT,
+                path: "/v1/domains/{hostname}/origin",
+                id: "setOrigin",
+                tag: "domains",
+                summary: "Sends a domain's requests to one of the operator's origins",
+                more: "Within seconds at every edge, with the certificate it has; new requests go there, and those under way end where they \
+                       are. The origins are named in the settings, so that no request reaches what the operator did not name.",
+                access: Access::Operator,
+                parameters: &[Hostname, Tenant],
+                body: Some((shape::<NewOrigin>, || serde_json::json!({ "origin": null }))),
+                successes: vec![Success { status: 202, meaning: "The domain with its origin.", body: Some(domain) }],
+                codes: of_one_domain(&[Code::InvalidBody, Code::UnknownOrigin, Code::TooLarge, Code::Incomplete, Code::DomainRemoved]),
                 links: &[],
             },
             Self::ListLooks => Description {

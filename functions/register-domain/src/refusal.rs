@@ -55,6 +55,8 @@ codes! {
     InvalidBody = 400 "request.invalid_body",
     /// The reason is empty or longer than it may be.
     InvalidReason = 400 "request.invalid_reason",
+    /// There is no such origin.
+    UnknownOrigin = 422 "request.unknown_origin",
     /// The list or the key of an import is empty or longer than it may be.
     InvalidImport = 400 "request.invalid_import",
     /// The URL of a webhook or its list of events is not what it must be.

@@ -70,6 +70,7 @@ pub(crate) async fn route(api: &Api, request: Request<Bytes>) -> Result<Response
         Operation::CheckDomain => claims::check(api, &asked).await,
         Operation::SuspendDomain => claims::suspend(api, &asked).await,
         Operation::ResumeDomain => claims::resume(api, &asked).await,
+        Operation::SetOrigin => claims::set_origin(api, &asked).await,
         Operation::ListLooks => feed::looks(api, &asked).await,
         Operation::ListHistory => feed::history(api, &asked).await,
         Operation::ListEvents => feed::events(api, &asked).await,

@@ -40,6 +40,8 @@ pub struct DomainView {
     pub at_risk: Option<AtRiskView>,
     /// The certificate in service.
     pub certificate: Option<CertificateView>,
+    /// The origin that its requests go to; `null` is the usual one.
+    pub origin: Option<String>,
     /// Grows with every write.
     pub version: u64,
 }
@@ -115,6 +117,7 @@ impl DomainView {
                 .zip(claim.grace_ends(looks))
                 .map(|(problem, grace_ends)| AtRiskView { since: problem.since, grace_ends }),
             certificate,
+            origin: claim.origin.as_ref().map(ToString::to_string),
             version: claim.version,
         }
     }

@@ -4,8 +4,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use domains::{
-    Caller, Callers, ClaimKey, Clock, DomainTable, HandClock, Hostname, HostnamePolicy, Listings, LookSchedule, Role, StateName, TenantId,
-    ZoneSettings,
+    Caller, Callers, ClaimKey, Clock, DomainTable, HandClock, Hostname, HostnamePolicy, Listings, LookSchedule, OriginName, Role,
+    StateName, TenantId, ZoneSettings,
 };
 use lambda_http::{Body, Request, Response, request};
 use register_domain::{Api, Memory, Pace, SystemEntropy, answer, key_sha256};
@@ -44,6 +44,7 @@ impl Stand {
                 edge_addresses: vec!["192.0.2.10".parse::<IpAddr>().unwrap()],
                 issuers: Vec::new(),
             },
+            origins: [OriginName::parse("eu").unwrap()].into(),
             looks: LookSchedule::default(),
             pace: Pace::default(),
             clock,

@@ -43,6 +43,7 @@ impl Stand {
             ca_limits: vec![CaLimits::lets_encrypt("ca")],
             policy: HostnamePolicy::default(),
             zone: ZoneSettings { zone, txt_prefix: "_nameplate".into(), edge_addresses: Vec::new(), issuers: Vec::new() },
+            origins: std::collections::BTreeSet::new(),
             looks: LookSchedule::default(),
             pace: Pace::default(),
             clock: clock.clone(),

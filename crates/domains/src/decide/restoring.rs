@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::rewrite;
 use crate::{
-    CLAIM_SCHEMA, CaChoice, CertificateFacts, Change, Claim, ClaimId, ClaimKey, Hostname, Issuance, Issued, Judgement, Owner,
+    CLAIM_SCHEMA, CaChoice, CertificateFacts, Change, Claim, ClaimId, ClaimKey, Hostname, Issuance, Issued, Judgement, OriginName, Owner,
     OwnershipToken, Proof, Publication, Put, RemovalReason, Renewal, SiteVersion, State, Step, StoredCertificate, Suspension, TenantId,
     renewal,
 };
@@ -48,6 +48,8 @@ pub struct ShownSite {
     pub spki_sha256: String,
     /// The claim that proved the name; `None` where an older version published it.
     pub claim: Option<(ClaimId, OwnershipToken)>,
+    /// The origin its requests go to.
+    pub origin: Option<OriginName>,
 }
 
 impl Shown {
@@ -128,6 +130,7 @@ fn adopt(hostname: &Hostname, owner: Option<&Owner>, claims: &[Claim], site: &Sh
                 rewrite(before, adopted_state(hostname, before.proof(), site, now), None, None, now, Some("certificate_restored"));
             let item = &mut adopted.claims[0].item;
             item.suspension = None;
+            item.origin.clone_from(&site.origin);
             if let Some((claim_id, token)) = identity {
                 (item.claim_id, item.token) = (claim_id.clone(), token.clone());
             }
@@ -201,6 +204,7 @@ fn made_again(hostname: &Hostname, site: &ShownSite, claim_id: &ClaimId, token: 
         last_look: None,
         suspension: None,
         stale_site: None,
+        origin: site.origin.clone(),
     };
     let history = vec![super::entry(&claim, "certificate_restored", None, now)];
     Change { claims: vec![Put { item: claim, expected: None }], history, ..Change::default() }

@@ -9,9 +9,9 @@
 use jiff::Timestamp;
 
 use super::rewrite;
-use crate::{Change, Claim, Issuance, Owner, Publication, Put, State, StoredCertificate, Suspension};
+use crate::{Change, Claim, Hostname, Issuance, Owner, Publication, Put, SiteVersion, State, StoredCertificate, Suspension};
 
-fn is_over(claim: &Claim) -> bool {
+pub(super) fn is_over(claim: &Claim) -> bool {
     matches!(claim.state, State::Removing { .. } | State::Removed { .. })
 }
 
@@ -61,21 +61,44 @@ pub fn resume(claim: &Claim, owner: Option<&Owner>, stored: Option<&StoredCertif
         change.dropped_certificates = vec![(claim.key.hostname.clone(), certificate.version)];
         return Some(change);
     }
-    let stored = stored.filter(|stored| stored.version == certificate.version)?;
-    let site = next_site(claim, owner)?;
-    let version = site.item.site_version;
-    let mut state = claim.state.clone();
-    if let State::Active { certificate, publication, renewed, .. } = &mut state {
-        certificate.version = version;
-        *publication = Publication::Due { next_look: now };
+    let (mut state, site) = shown_anew(claim, owner, stored, now)?;
+    if let State::Active { renewed, .. } = &mut state {
         // Nothing is served until this is published.
         *renewed = false;
     }
-    let mut change = lifted(claim, state, now);
-    change.owner = Some(site);
-    change.dropped_certificates = vec![(claim.key.hostname.clone(), stored.version)];
-    change.certificate = Some(StoredCertificate { version, ..stored.clone() });
-    Some(change)
+    Some(site.written_with(lifted(claim, state, now)))
+}
+
+/// A site one version on, with the certificate it has.
+pub(super) struct SameCertificate {
+    owner: Put<Owner>,
+    dropped: (Hostname, SiteVersion),
+    certificate: StoredCertificate,
+}
+
+impl SameCertificate {
+    pub(super) fn written_with(self, change: Change) -> Change {
+        let Self { owner, dropped, certificate } = self;
+        Change { owner: Some(owner), dropped_certificates: vec![dropped], certificate: Some(certificate), ..change }
+    }
+}
+
+/// An active claim whose site is published anew with the certificate it has. `None` for another, or when `stored` is not that certificate.
+pub(super) fn shown_anew(
+    claim: &Claim,
+    owner: Option<&Owner>,
+    stored: Option<&StoredCertificate>,
+    now: Timestamp,
+) -> Option<(State, SameCertificate)> {
+    let mut state = claim.state.clone();
+    let State::Active { certificate, publication, .. } = &mut state else { return None };
+    let stored = stored.filter(|stored| stored.version == certificate.version)?;
+    let owner = next_site(claim, owner)?;
+    let version = owner.item.site_version;
+    certificate.version = version;
+    *publication = Publication::Due { next_look: now };
+    let dropped = (claim.key.hostname.clone(), stored.version);
+    Some((state, SameCertificate { owner, dropped, certificate: StoredCertificate { version, ..stored.clone() } }))
 }
 
 fn lifted(claim: &Claim, state: State, now: Timestamp) -> Change {

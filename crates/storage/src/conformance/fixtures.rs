@@ -45,6 +45,7 @@ pub fn claim(key: ClaimKey, version: u64, next_look: Timestamp) -> Claim {
         last_look: None,
         suspension: None,
         stale_site: None,
+        origin: None,
         key,
     }
 }

@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use domains::{
-    Caller, Callers, Change, Claim, ClaimKey, Clock, CommitError, DomainTable, HandClock, Hostname, HostnamePolicy, LookSchedule, Owner,
-    Role, SiteVersion, StoreError, StoredCertificate, TenantId, ZoneSettings,
+    Caller, Callers, Change, Claim, ClaimKey, Clock, CommitError, DomainTable, HandClock, Hostname, HostnamePolicy, LookSchedule,
+    OriginName, Owner, Role, SiteVersion, StoreError, StoredCertificate, TenantId, ZoneSettings,
 };
 use http::{Method, Request};
 use register_domain::{Api, Memory, Pace, SystemEntropy, key_sha256};
@@ -98,6 +98,7 @@ impl Stand {
                 edge_addresses: vec!["192.0.2.10".parse::<IpAddr>().unwrap()],
                 issuers: Vec::new(),
             },
+            origins: [OriginName::parse("eu").unwrap()].into(),
             looks: LookSchedule::default(),
             pace: Pace::default(),
             clock: clock.clone(),
