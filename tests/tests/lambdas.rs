@@ -120,11 +120,15 @@ async fn one_hostname_travels_through_the_real_lambdas_into_the_bucket_and_is_se
     let operator = domains::Caller { role: Role::Operator, tenant: None };
     home.admit(&key_sha256("np_sample_key_of_the_operator"), &operator).await.unwrap();
 
+    let dns_port = peers.dns.rsplit_once(':').unwrap().1;
     let mut environment = aws.environment();
     for (name, value) in [
         ("NAMEPLATE_ZONE_NAME", "edge.nameplate.test"),
         ("NAMEPLATE_ZONE_ADDRESSES", "127.0.0.1"),
         ("NAMEPLATE_DNS_SERVER", &peers.dns),
+        ("NAMEPLATE_DNS_AUTHORITY_PORT", dns_port),
+        ("NAMEPLATE_DNS_ALLOW_NON_GLOBAL", "on"),
+        ("NAMEPLATE_ACME_ACCOUNT_URL", account.url()),
         ("NAMEPLATE_ACME_DIRECTORY", &directory),
         ("NAMEPLATE_ACME_ROOT", &root),
         ("NAMEPLATE_ACME_ACCOUNT_SECRET", "nameplate/account"),

@@ -2,7 +2,7 @@
 //!
 //! Arrives: the operator's settings. Leaves: a [`LookupConfig`]. Goes wrong: nothing; every value is usable.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 /// The port name servers listen on. Source: RFC 1035, section 4.2.
 const DNS_PORT: u16 = 53;
@@ -48,6 +48,13 @@ impl LookupConfig {
             max_queries: MAX_QUERIES,
             max_in_flight: MAX_IN_FLIGHT,
         }
+    }
+
+    /// The same with the zones' own servers at another port than DNS's, if one is given, and with or without those that are not on the public
+    /// internet.
+    #[must_use]
+    pub fn with(self, authority_port: Option<NonZeroU16>, allow_non_global: bool) -> Self {
+        Self { authority_port: authority_port.map_or(self.authority_port, NonZeroU16::get), allow_non_global, ..self }
     }
 
     /// The settings for one machine, where one server is resolver and authority at once.

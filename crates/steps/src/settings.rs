@@ -3,9 +3,9 @@
 //! Arrives: `NAMEPLATE_…` variables, named as the command's, and the files that some of them name; secrets arrive by reference only. Leaves: what
 //! one function needs, whole. Goes wrong: [`SettingsProblems`] with everything that is missing or does not read, before anything is opened.
 
-use std::{fmt, fs, net::IpAddr, net::SocketAddr};
+use std::{fmt, fs, net::IpAddr, net::SocketAddr, num::NonZeroU16};
 
-use domains::{CaChoice, CaaIssuer, Hostname, ZoneSettings};
+use domains::{CaChoice, CaaIssuer, Hostname, HostnamePolicy, ZoneSettings};
 
 /// The label before a hostname where its TXT proof stands, unless the environment says otherwise.
 const TXT_PREFIX: &str = "_nameplate";
@@ -61,6 +61,18 @@ pub fn read<T>(env: &dyn Env, wanted: impl FnOnce(&mut Reader<'_>) -> Option<T>)
     }
 }
 
+/// Whom looks ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DnsSettings {
+    /// The public resolver.
+    pub resolver: SocketAddr,
+    /// The port of the zones' own servers; `None` is DNS's own.
+    pub authority_port: Option<NonZeroU16>,
+    /// Whether name servers may have addresses that are not on the public internet. With it, anyone who can register a hostname can make this
+    /// function ask inside the network it runs in.
+    pub allow_non_global: bool,
+}
+
 /// Reads variables and gathers what is wrong with them.
 pub struct Reader<'e> {
     env: &'e dyn Env,
@@ -101,19 +113,36 @@ impl Reader<'_> {
         })
     }
 
-    /// `NAMEPLATE_HOSTNAMES_ALLOW_SPECIAL_USE`: special-use domains, separated by commas, under which names may be claimed all the same. They get
-    /// no public certificate, but one's own CA may give them one.
-    pub fn allowed_special_use(&mut self) -> Option<Vec<String>> {
-        let names =
+    /// Which hostnames may be claimed, beside the operator's zone. `NAMEPLATE_HOSTNAMES_TENANT_WILDCARDS`: whether tenants may claim wildcards.
+    /// `NAMEPLATE_HOSTNAMES_ALLOW_SPECIAL_USE`: special-use domains, separated by commas, under which names may be claimed all the same. They
+    /// get no public certificate, but one's own CA may give them one.
+    pub fn hostnames(&mut self) -> Option<HostnamePolicy> {
+        let tenant_wildcards = self.optional("NAMEPLATE_HOSTNAMES_TENANT_WILDCARDS", on_off);
+        let special_use =
             self.optional("NAMEPLATE_HOSTNAMES_ALLOW_SPECIAL_USE", |text| Ok(text.split(',').map(str::trim).map(str::to_owned).collect()));
-        names.map(Option::unwrap_or_default)
+        Some(HostnamePolicy {
+            operator_zones: Vec::new(),
+            tenant_wildcards: tenant_wildcards?.unwrap_or_default(),
+            allowed_special_use: special_use?.unwrap_or_default(),
+        })
     }
 
-    /// `NAMEPLATE_DNS_SERVER`: the resolver that looks ask beside the zones' own servers.
-    pub fn resolver(&mut self) -> Option<SocketAddr> {
-        self.required("NAMEPLATE_DNS_SERVER", "the public resolver to ask", |text| {
+    /// `NAMEPLATE_DNS_SERVER`: the resolver that looks ask beside the zones' own servers. `NAMEPLATE_DNS_AUTHORITY_PORT` and
+    /// `NAMEPLATE_DNS_ALLOW_NON_GLOBAL` are for tests: see [`DnsSettings`].
+    pub fn dns(&mut self) -> Option<DnsSettings> {
+        let resolver = self.required("NAMEPLATE_DNS_SERVER", "the public resolver to ask", |text| {
             text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as 192.0.2.53:53"))
-        })
+        });
+        let authority_port =
+            self.optional("NAMEPLATE_DNS_AUTHORITY_PORT", |text| text.parse().map_err(|_| format!("`{text}` is not a port")));
+        let allow_non_global = self.optional("NAMEPLATE_DNS_ALLOW_NON_GLOBAL", on_off);
+        Some(DnsSettings { resolver: resolver?, authority_port: authority_port?, allow_non_global: allow_non_global?.unwrap_or_default() })
+    }
+
+    /// `NAMEPLATE_ACME_ACCOUNT_URL`, for who looks at CAA records without the account's secret: without it, records that allow another account
+    /// alone would look as if they allowed ours, and the CA would refuse each order.
+    pub fn acme_account_url(&mut self) -> Option<String> {
+        self.text("NAMEPLATE_ACME_ACCOUNT_URL", "the account at the CA, as CAA records may name it")
     }
 
     /// `NAMEPLATE_ACME_DIRECTORY`: the CA's directory.
@@ -174,6 +203,14 @@ fn contents(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
 }
 
+fn on_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("`{text}` is neither `on` nor `off`")),
+    }
+}
+
 fn label(text: &str) -> Result<String, String> {
     let fine = text.len() <= 63 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
     if fine { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a DNS label of lower-case letters, digits, `-` and `_`")) }
@@ -205,24 +242,50 @@ mod tests {
             ("NAMEPLATE_ZONE_TXT_PREFIX", "Not A Label"),
             ("NAMEPLATE_ZONE_ADDRESSES", "192.0.2.1, here"),
             ("NAMEPLATE_DNS_SERVER", "192.0.2.53"),
+            ("NAMEPLATE_DNS_AUTHORITY_PORT", "0"),
+            ("NAMEPLATE_DNS_ALLOW_NON_GLOBAL", "yes"),
+            ("NAMEPLATE_HOSTNAMES_TENANT_WILDCARDS", "true"),
             ("NAMEPLATE_ACME_DIRECTORY", "http://ca.saas.net/directory"),
             ("NAMEPLATE_ACME_ROOT", "no/such/root.pem"),
         ]);
         let wanted = |read: &mut Reader<'_>| {
-            let (table, zone, resolver) = (read.text("NAMEPLATE_AWS_TABLE", "the table"), read.zone(), read.resolver());
+            let (table, zone, resolver) = (read.text("NAMEPLATE_AWS_TABLE", "the table"), read.zone(), read.dns());
+            let (hostnames, account_url) = (read.hostnames(), read.acme_account_url());
             let (directory, root) = (read.acme_directory(), read.acme_root());
             let (account, seal_key) = (read.acme_account_secret(), read.seal_public_key_secret());
-            Some((table?, zone?, resolver?, directory?, root?, account?, seal_key?))
+            Some((table?, zone?, resolver?, hostnames?, account_url?, directory?, root?, account?, seal_key?))
         };
         let problems = read(&env, wanted).unwrap_err();
         let told = problems.to_string();
-        for name in ["AWS_TABLE is not set", "ZONE_NAME:", "ZONE_TXT_PREFIX:", "ZONE_ADDRESSES: `here`", "DNS_SERVER:", "ACME_DIRECTORY:"] {
+        for name in [
+            "AWS_TABLE is not set",
+            "ZONE_NAME:",
+            "ZONE_TXT_PREFIX:",
+            "ZONE_ADDRESSES: `here`",
+            "DNS_SERVER:",
+            "DNS_AUTHORITY_PORT:",
+            "DNS_ALLOW_NON_GLOBAL:",
+            "HOSTNAMES_TENANT_WILDCARDS:",
+            "ACME_DIRECTORY:",
+        ] {
             assert!(told.contains(&format!("NAMEPLATE_{name}")), "{name} is missing in {told}");
         }
-        for name in ["ACME_ROOT: no/such/root.pem", "ACME_ACCOUNT_SECRET is not set", "SEAL_PUBLIC_KEY_SECRET is not set"] {
+        for name in [
+            "ACME_ROOT: no/such/root.pem",
+            "ACME_ACCOUNT_SECRET is not set",
+            "ACME_ACCOUNT_URL is not set",
+            "SEAL_PUBLIC_KEY_SECRET is not set",
+        ] {
             assert!(told.contains(&format!("NAMEPLATE_{name}")), "{name} is missing in {told}");
         }
-        assert_eq!(problems.0.len(), 9, "{told}");
+        assert_eq!(problems.0.len(), 13, "{told}");
+    }
+
+    #[test]
+    fn a_resolver_on_loopback_alone_lets_no_look_into_the_network_around_it() {
+        let server = "127.0.0.1:53".parse().unwrap();
+        let dns = read(&given([("NAMEPLATE_DNS_SERVER", "127.0.0.1:53")]), |read| read.dns()).unwrap();
+        assert_eq!(dns, DnsSettings { resolver: server, authority_port: None, allow_non_global: false });
     }
 
     #[test]

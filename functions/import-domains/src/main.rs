@@ -16,14 +16,14 @@ use telemetry::LogFormat;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (places, zone, special) = read(&ProcessEnv, |read| {
-        let (places, zone, special) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.allowed_special_use());
-        Some((places?, zone?, special?))
+    let (places, zone, hostnames) = read(&ProcessEnv, |read| {
+        let (places, zone, hostnames) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.hostnames());
+        Some((places?, zone?, hostnames?))
     })?;
-    tracing::info!(?places, ?zone, ?special, "settings");
+    tracing::info!(?places, ?zone, ?hostnames, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
-    let api = Api::over(home, zone, special, Vec::new(), clock);
+    let api = Api::over(home, zone, hostnames, Vec::new(), clock);
     let imports = ImportDomains { api: Arc::new(api), budget: BUDGET };
     run(service_fn(|event: LambdaEvent<Value>| async { Ok::<_, Error>(imports.handle(event.payload).await?) })).await
 }

@@ -28,15 +28,15 @@ const BUDGET: Duration = Duration::from_secs(100);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (places, zone, resolver, directory, root, account, seal_key, answers) = read(&ProcessEnv, |read| {
-        let (places, zone, resolver) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.resolver());
+    let (places, mut zone, dns, directory, root, account, seal_key, answers) = read(&ProcessEnv, |read| {
+        let (places, zone, dns) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.dns());
         let (directory, root) = (read.acme_directory(), read.acme_root());
         let (account, seal_key) = (read.acme_account_secret(), read.seal_public_key_secret());
         // Without an answer zone every name is proved by http-01, and wildcards by nothing.
         let answers = read.optional("NAMEPLATE_AWS_ANSWERS_HOSTED_ZONE", |text| Ok(text.to_owned()));
-        Some((places?, zone?, resolver?, directory?, root?, account?, seal_key?, answers?))
+        Some((places?, zone?, dns?, directory?, root?, account?, seal_key?, answers?))
     })?;
-    tracing::info!(?places, ?zone, %resolver, directory, account, seal_key, answers, "settings");
+    tracing::info!(?places, ?zone, ?dns, directory, account, seal_key, answers, "settings");
     let secrets = Secrets::open(&Access::Ambient).await;
     let account = secrets.text(&account).await?;
     let seal_key: SealPublicKey = serde_json::from_str(secrets.text(&seal_key).await?.expose())?;
@@ -48,15 +48,16 @@ async fn main() -> Result<(), Error> {
     let ca_limits = CaLimits::of_directory(&directory);
     let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
     let acme = AcmeConfig { extra_root_pem: root, answers, step_budget: BUDGET, ..AcmeConfig::new(directory, seal_key, clock.clone()) };
-    // A resolver on loopback is the whole DNS of a machine of one's own.
-    let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
+    let issuer = AcmeIssuer::open(acme, account.expose())?;
+    zone.issuers.iter_mut().for_each(|known| known.account_uri = Some(issuer.account_url().to_owned()));
+    let lookups = LookupConfig::asking(dns.resolver).with(dns.authority_port, dns.allow_non_global);
     let issue = IssueCertificate {
         table: home.clone(),
         documents: home.clone(),
         limits: home,
         ca_limits,
         second_ca_limits: None,
-        issuer: Arc::new(AcmeIssuer::open(acme, account.expose())?),
+        issuer: Arc::new(issuer),
         lookup: Arc::new(Lookups::new(lookups)),
         zone,
         looks: LookSchedule::default(),

@@ -92,7 +92,7 @@ impl Api {
     pub fn over<H: Home + 'static>(
         home: Arc<H>,
         zone: ZoneSettings,
-        allowed_special_use: Vec<String>,
+        hostnames: HostnamePolicy,
         ca_limits: Vec<CaLimits>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -104,7 +104,7 @@ impl Api {
             callers: home.clone(),
             limits: home,
             ca_limits,
-            policy: HostnamePolicy { operator_zones: vec![zone.zone.clone()], tenant_wildcards: false, allowed_special_use },
+            policy: HostnamePolicy { operator_zones: vec![zone.zone.clone()], ..hostnames },
             zone,
             origins: BTreeSet::new(),
             looks: LookSchedule::default(),

@@ -19,14 +19,15 @@ use verify_ownership::VerifyOwnership;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (places, zone, resolver) = read(&ProcessEnv, |read| {
-        let (places, zone, resolver) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.resolver());
-        Some((places?, zone?, resolver?))
+    let (places, mut zone, dns, account_url) = read(&ProcessEnv, |read| {
+        let (places, zone, dns) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.dns());
+        let account_url = read.acme_account_url();
+        Some((places?, zone?, dns?, account_url?))
     })?;
-    tracing::info!(?places, ?zone, %resolver, "settings");
+    zone.issuers.iter_mut().for_each(|issuer| issuer.account_uri = Some(account_url.clone()));
+    tracing::info!(?places, ?zone, ?dns, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    // A resolver on loopback is the whole DNS of a machine of one's own.
-    let lookups = if resolver.ip().is_loopback() { LookupConfig::on_loopback(resolver) } else { LookupConfig::asking(resolver) };
+    let lookups = LookupConfig::asking(dns.resolver).with(dns.authority_port, dns.allow_non_global);
     let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
     let verify = VerifyOwnership {
         table: home.clone(),
