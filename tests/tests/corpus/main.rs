@@ -3,21 +3,29 @@
 //!
 //! Every name we call ready must be accepted. Every name Pebble refuses must have been predicted, with the code its zone was made for.
 //! Pebble looks at no CAA record and knows nothing of our claims; what it would accept all the same is judged by the zone's own expectation.
+//!
+//! And the product orders for those that we call ready, and for no other, however long it goes on looking.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod pebble;
+mod edge;
+mod orders;
 mod zones;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bundles::SealKeyPair;
 use dev_dns::{Config, DevDns};
-use domains::{Attempt, ClaimKey, Clock, Hostname, IssueError, Issuer, Judgement, OwnershipLookup, SystemClock, TenantId, judge};
+use domains::{Attempt, ClaimKey, Clock, Hostname, IssueError, Issuer, Judgement, Look, OwnershipLookup, SystemClock, TenantId, judge};
+use edge::Edge;
 use futures_util::{StreamExt, stream};
 use issuers::acme::{AcmeAccount, AcmeConfig, AcmeIssuer};
 use lookups::{LookupConfig, Lookups};
-use pebble::{Edge, Pebble};
+use system_tests::pebble::{Demands, Pebble};
 use zones::{AtTheCa, Case};
 
 /// How many zones there are.
@@ -36,32 +44,39 @@ async fn what_we_call_ready_the_ca_accepts_and_what_it_refuses_we_predicted() {
         case.install(&dns.zone());
     }
     let edge = Edge::start().await;
-    let pebble = Pebble::start(dns.dns_addr(), edge.port()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let pebble = Pebble::start(folder.path(), dns.dns_addr(), edge.port(), &Demands::default()).await;
     let issuer = Arc::new(open_issuer(&pebble, &edge).await);
 
     // Two tries of a second each: a silent server costs every question as much.
     let lookups = Lookups::new(LookupConfig { query_timeout: Duration::from_millis(700), ..LookupConfig::on_loopback(dns.dns_addr()) });
-    let judged: Vec<(Case, Judgement)> = stream::iter(cases)
+    let judged: Vec<(Case, Look, Judgement)> = stream::iter(cases)
         .map(|case| {
             let lookups = lookups.clone();
             async move {
                 let look = lookups.look(&case.subject).await;
                 assert!(look.queries <= 30, "{}: {} queries", case.subject.hostname, look.queries);
                 let judgement = judge(&look, &case.subject);
-                (case, judgement)
+                (case, look, judgement)
             }
         })
         .buffered(AT_ONCE)
         .collect()
         .await;
     let mut codes: BTreeMap<&str, u32> = BTreeMap::new();
-    for (case, judgement) in &judged {
+    for (case, _, judgement) in &judged {
         let code = judgement.finding.as_ref().map(|finding| finding.code.as_str());
         assert_eq!(code, case.code, "{} ({}): {judgement:?}", case.subject.hostname, case.name);
         *codes.entry(code.unwrap_or("ready")).or_default() += 1;
     }
 
-    let asked = judged.into_iter().filter(|(case, _)| case.at_the_ca != AtTheCa::NotAsked);
+    let called_ready = |judgement: &Judgement| judgement.proof.is_some() && judgement.may_order();
+    let looks = judged.iter().map(|(case, look, _)| (case.subject.clone(), look.clone())).collect();
+    let ready_names: BTreeSet<_> =
+        judged.iter().filter(|(.., judgement)| called_ready(judgement)).map(|(case, ..)| case.subject.hostname.clone()).collect();
+    assert_eq!(orders::of_the_product(looks).await, ready_names, "the product ordered for others than those that we call ready");
+
+    let asked = judged.into_iter().map(|(case, _, judgement)| (case, judgement)).filter(|(case, _)| case.at_the_ca != AtTheCa::NotAsked);
     let outcomes: Vec<(Case, Judgement, Result<(), IssueError>)> = stream::iter(asked)
         .map(|(case, judgement)| {
             let issuer = Arc::clone(&issuer);
@@ -76,7 +91,7 @@ async fn what_we_call_ready_the_ca_accepts_and_what_it_refuses_we_predicted() {
     let (mut accepted, mut refused, mut ready) = (0, 0, 0);
     for (case, judgement, outcome) in &outcomes {
         let name = format!("{} ({})", case.subject.hostname, case.name);
-        let is_ready = judgement.proof.is_some() && judgement.may_order();
+        let is_ready = called_ready(judgement);
         ready += u32::from(is_ready);
         match outcome {
             Ok(()) => accepted += 1,
@@ -97,7 +112,7 @@ async fn what_we_call_ready_the_ca_accepts_and_what_it_refuses_we_predicted() {
 async fn open_issuer(pebble: &Pebble, edge: &Edge) -> AcmeIssuer {
     let seal = SealKeyPair::generate().unwrap();
     let config = AcmeConfig {
-        extra_root_pem: Some(pebble.roots.clone()),
+        extra_root_pem: Some(std::fs::read_to_string(&pebble.roots).unwrap()),
         request_timeout: Duration::from_secs(30),
         step_budget: Duration::from_secs(90),
         poll_initial: Duration::from_millis(50),
