@@ -42,11 +42,8 @@ async fn secrets_are_read_by_name_and_by_arn_on_a_stand_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "not run: NAMEPLATE_AWS_TEST=1 scripts/test -p storage --features aws --test aws makes and deletes two secrets in that account"]
 async fn secrets_are_read_by_name_and_by_arn_on_an_account() {
-    if std::env::var("NAMEPLATE_AWS_TEST").as_deref() != Ok("1") {
-        println!("not run: NAMEPLATE_AWS_TEST=1 with AWS credentials makes and deletes two secrets in that account");
-        return;
-    }
     are_read_by_name_and_by_arn(&Access::Ambient).await;
 }
 
