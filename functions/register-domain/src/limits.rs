@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use domains::{
-    Hostname, ProblemCode, Role, StateName, Timestamp,
+    Claim, Hostname, ProblemCode, Role, StateName, TenantId, Timestamp,
     ledger::{Level, MAX_ITEMS},
 };
 use http::Response;
@@ -17,17 +17,21 @@ use crate::{
     routes::{Asked, json},
 };
 
-/// How many waiting names are looked through and shown.
+/// How many waiting names are shown.
 const SHOWN: usize = 200;
+
+/// How many names that are being issued are looked through for them, a page at a time.
+const LOOKED_THROUGH: usize = 2_000;
+const PAGE: usize = 200;
 
 /// The limits of every CA in use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitsView {
     /// One CA each.
     pub items: Vec<CaView>,
-    /// New names that wait for their turn, the earliest first; a tenant sees its own.
+    /// New names that wait for their turn, at most 200 of the first 2,000 that are being issued, the earliest first; a tenant sees its own.
     pub waiting: Vec<WaitingView>,
-    /// Whether more wait than are shown.
+    /// Whether there are more that may wait.
     pub more: bool,
 }
 
@@ -75,28 +79,12 @@ pub struct WaitingView {
 pub(crate) async fn limits(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
     let tenant = asked.query.tenant(asked.caller)?;
     let named = asked.query.text(Parameter::Hostnames).unwrap_or_default();
-    let page = api.listings.claims(tenant.as_ref(), Some(StateName::Issuing), None, SHOWN).await?;
     let mut names: Vec<Hostname> =
         named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Hostname::parse_name).collect::<Result<_, _>>()?;
-    let mut waiting = Vec::new();
-    for claim in page.items {
-        let turn = claim.issuance().and_then(|issuance| issuance.turn);
-        let Some(problem) = claim.problem.filter(|problem| matches!(problem.code, ProblemCode::CaQueued | ProblemCode::CaRateLimited))
-        else {
-            continue;
-        };
-        waiting.push(WaitingView {
-            hostname: claim.key.hostname.to_string(),
-            tenant: claim.key.tenant.to_string(),
-            code: problem.code,
-            waits_for: problem.expected,
-            since: problem.since,
-            // A turn far away is looked at before it comes.
-            until: turn.map_or(problem.next_look, |turn| turn.max(problem.next_look)),
-        });
-        names.push(claim.key.hostname);
-    }
-    waiting.sort_by(|one, other| one.until.cmp(&other.until).then_with(|| one.hostname.cmp(&other.hostname)));
+    let (mut waiting, more) = waiting(api, tenant.as_ref()).await?;
+    names.extend(waiting.iter().map(|(hostname, _)| hostname.clone()));
+    waiting.sort_by(|(_, one), (_, other)| one.until.cmp(&other.until).then_with(|| one.hostname.cmp(&other.hostname)));
+    let waiting = waiting.into_iter().map(|(_, view)| view).collect();
     let now = api.clock.now();
     let mut items = Vec::new();
     for ca in &api.ca_limits {
@@ -117,5 +105,36 @@ pub(crate) async fn limits(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
         }
         items.push(CaView { ca: ca.ca.clone(), limits });
     }
-    json(http::StatusCode::OK, &LimitsView { items, waiting, more: page.cursor.is_some() })
+    json(http::StatusCode::OK, &LimitsView { items, waiting, more })
+}
+
+/// Who waits, in hostname order, and whether there are more that may.
+async fn waiting(api: &Api, tenant: Option<&TenantId>) -> Result<(Vec<(Hostname, WaitingView)>, bool), Refusal> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    for _ in 0..LOOKED_THROUGH / PAGE {
+        let page = api.listings.claims(tenant, Some(StateName::Issuing), cursor.as_deref(), PAGE).await?;
+        found.extend(page.items.into_iter().filter_map(waits));
+        cursor = page.cursor;
+        if cursor.is_none() || found.len() >= SHOWN {
+            break;
+        }
+    }
+    let more = cursor.is_some() || found.len() > SHOWN;
+    found.truncate(SHOWN);
+    Ok((found, more))
+}
+
+fn waits(claim: Claim) -> Option<(Hostname, WaitingView)> {
+    let turn = claim.issuance().and_then(|issuance| issuance.turn);
+    let problem = claim.problem.filter(|problem| matches!(problem.code, ProblemCode::CaQueued | ProblemCode::CaRateLimited))?;
+    let view = WaitingView {
+        hostname: claim.key.hostname.to_string(),
+        tenant: claim.key.tenant.to_string(),
+        code: problem.code,
+        waits_for: problem.expected,
+        since: problem.since,
+        // A turn far away is looked at before it comes.
+        until: turn.map_or(problem.next_look, |turn| turn.max(problem.next_look)),
+    };
+    Some((claim.key.hostname, view))
 }

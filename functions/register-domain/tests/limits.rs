@@ -135,3 +135,20 @@ async fn an_operator_sees_what_is_left_who_waits_and_when_they_are_done_and_a_te
     let shown = stand.ask("operator", "GET", "/v1/domains/shop42.brand.com", "").await;
     assert_eq!((&shown["problem"]["code"], &shown["problem"]["actor"]), (&json!("ca.queued"), &json!("nameplate")), "{shown}");
 }
+
+#[tokio::test]
+async fn who_waits_is_found_behind_hundreds_of_names_that_do_not() {
+    let stand = Stand::new().await;
+    for n in 0..205 {
+        stand.clock.advance(Duration::from_secs(1));
+        assert!(stand.order(&format!("a{n:03}.other{n}.com"), "t1").await);
+    }
+    stand.clock.advance(Duration::from_secs(3 * 3_600));
+    for n in 0..41 {
+        stand.clock.advance(Duration::from_secs(1));
+        assert_eq!(stand.order(&format!("shop{n}.brand.com"), "t2").await, n < 40, "order {n}");
+    }
+    let all = stand.limits("operator", "").await;
+    assert_eq!(all.waiting.iter().map(|waits| waits.hostname.as_str()).collect::<Vec<_>>(), ["shop40.brand.com"]);
+    assert!(!all.more, "everybody was looked at");
+}
