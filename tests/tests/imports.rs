@@ -94,3 +94,29 @@ async fn an_import_leaves_the_api_to_others() {
     println!("{asked} requests beside an import of 2,000 names, the slowest {slowest:?}");
     assert!(asked > 5 && slowest < Duration::from_secs(2), "{asked} requests, the slowest took {slowest:?}");
 }
+
+#[tokio::test]
+async fn a_plan_goes_by_the_ca_that_serve_would_order_at_and_not_by_another_products_limits() {
+    let product = Product::start(&[]).await;
+    let (names, file) = (product.folder().join("plan.csv"), product.folder().join("serve.toml"));
+    std::fs::write(&names, (0..60).map(|n| format!("shop{n}.brand.com,acme\n")).collect::<String>()).unwrap();
+    let settings =
+        "data = \"elsewhere\"\norigin = \"http://127.0.0.1:3000\"\n[zone]\nname = \"edge.saas.net\"\naddresses = \"192.0.2.1\"\n";
+    std::fs::write(&file, format!("{settings}[dns]\nserver = \"192.0.2.53:53\"\n")).unwrap();
+    let plan = async |more: &[&str]| {
+        let mut command = Command::new(binary("nameplate"));
+        command.current_dir(product.folder()).args(["--json", "--config"]).arg(&file).arg("plan").arg(&names).args(more);
+        command.env("NAMEPLATE_API", format!("http://{}", product.api_address())).env("NAMEPLATE_API_KEY", product.key());
+        command.kill_on_drop(true).stdin(Stdio::null()).output().await.unwrap()
+    };
+
+    let told = plan(&["--fresh"]).await;
+    let forecast: Value = serde_json::from_slice(&told.stdout).unwrap_or_else(|_| panic!("{told:?}"));
+    assert_eq!(forecast["ca"], "acme-staging-v02.api.letsencrypt.org/directory", "the file leaves its CA to serve's default");
+
+    // The demo's own CA has no limits; what is left of those says nothing of staging's.
+    let told = plan(&[]).await;
+    assert_eq!(told.status.code(), Some(64), "{told:?}");
+    let said = String::from_utf8_lossy(&told.stderr).into_owned() + &String::from_utf8_lossy(&told.stdout);
+    assert!(said.contains("acme-staging-v02") && said.contains("configuration file"), "{said}");
+}

@@ -44,6 +44,11 @@ impl AcmeLimits {
         }
     }
 
+    /// The limits at the second CA's directory, as they are known of it, on the same scale.
+    pub(crate) fn of_second(self, directory: &str) -> CaLimits {
+        Self { of: LimitsOf::Directory, ..self }.at(Some(directory))
+    }
+
     /// The limits at a directory; `None`: the local CA's.
     pub(crate) fn at(self, directory: Option<&str>) -> CaLimits {
         let ca = directory.map_or("local", |url| url.strip_prefix("https://").unwrap_or(url).trim_end_matches('/'));

@@ -167,6 +167,8 @@ async fn run(arguments: Arguments, sockets: Sockets, screen: &Screen) -> Result<
             return Ok(());
         }
         Command::Serve | Command::Setup { .. } | Command::Backup { .. } | Command::Restore { .. } => Program::Serve,
+        // They forecast by what the file says of the CA, and a file of `serve` may leave its CA to the default.
+        Command::Plan { .. } | Command::Import(_) if read_config(Program::Serve, arguments.config.clone()).is_ok() => Program::Serve,
         _ => Program::Dev,
     };
     let config = read_config(program, arguments.config)?;

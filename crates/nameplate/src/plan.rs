@@ -63,9 +63,15 @@ async fn standing(limits: &CaLimits, names: &[(Hostname, TenantId)], config: &Co
         let answer = remote.ask(Method::GET, &format!("/v1/limits?{query}"), None).await?;
         let view: LimitsView = serde_json::from_value(answer.body)
             .map_err(|error| Failure::failed(format!("the API's answer does not read: {error}"), "use one version of command and API"))?;
-        for ca in view.items.into_iter().filter(|ca| ca.ca == limits.ca) {
-            items.extend(ca.limits.into_iter().map(|limit| (limit.bucket, limit.level.as_item(now))));
-        }
+        let known: Vec<_> = view.items.iter().map(|ca| ca.ca.clone()).collect();
+        let Some(ca) = view.items.into_iter().find(|ca| ca.ca == limits.ca) else {
+            return Err(Failure::configuration(format!(
+                "the product that answers orders at {}, and by this configuration it would be {}; use the product's own configuration file",
+                known.join(" and "),
+                limits.ca
+            )));
+        };
+        items.extend(ca.limits.into_iter().map(|limit| (limit.bucket, limit.level.as_item(now))));
     }
     Ok(MemoryLedger::standing_at(items))
 }

@@ -138,8 +138,11 @@ impl Product {
             .map_err(|error| StartError::Start { what: "publishing the challenge settings", detail: error.to_string() })?;
 
         let ca_limits = config.acme_limits.at(config.acme.directory.as_deref());
-        let second_ca_limits =
-            config.second_ca.as_ref().and_then(|second| second.directory.as_deref()).map(domains::ledger::CaLimits::of_directory);
+        let second_ca_limits = config
+            .second_ca
+            .as_ref()
+            .and_then(|second| second.directory.as_deref())
+            .map(|directory| config.acme_limits.of_second(directory));
         let lookup = Arc::new(Lookups::new(lookup));
         let mut pipeline = Pipeline {
             feed: home.feed.clone(),
