@@ -198,6 +198,9 @@ pub struct Issuance {
     /// When its turn came or comes under the CA's limits, if it ever had to wait for one; it may be looked at before.
     #[serde(default)]
     pub turn: Option<Timestamp>,
+    /// Since when its order waits for a CA's time, whatever else was told meanwhile; `None` once it was made, or never had to wait.
+    #[serde(default)]
+    pub waits_since: Option<Timestamp>,
 }
 
 /// One order at one CA.

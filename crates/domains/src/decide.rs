@@ -24,7 +24,7 @@ pub use origin::set_origin;
 pub use restoring::{Shown, ShownSite, is_seen_again, restore};
 pub use suspension::{resume, suspend};
 
-use failover::{down_since, turns_while_waiting};
+use failover::{ca_wait_of, down_since, turns_while_waiting};
 
 /// How long a worker may take before another one may take over, and how failures back off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,13 +246,12 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
         (Standing::Delegated, _) if claim.suspension.is_some() => (claim.problem.clone(), after(now, looks.health)),
         // Served, and renewal would be refused: looked at again as closely as a name that left, and told as the look before an order tells it.
         (Standing::Here | Standing::Delegated, Some(obstacle)) => {
-            let since = claim.problem.as_ref().filter(|problem| problem.code == obstacle.code).map_or(now, |problem| problem.since);
-            let next = looks.next_look(since, now);
+            let next = looks.next_look(Problem::wait_of(claim.problem.as_ref(), obstacle.code, now), now);
             (dated(Some(obstacle.clone()), claim, now, next), next)
         }
         (Standing::Delegated, None) => match served_by_every_edge_from(&claim.state, looks) {
             Some(from) if from <= now => {
-                let since = claim.problem.as_ref().filter(|p| p.code == ProblemCode::NotRouted).map_or(now, |p| p.since);
+                let since = Problem::wait_of(claim.problem.as_ref(), ProblemCode::NotRouted, now);
                 // What stayed so for longer than a claim may wait is meant to stay, as behind a proxy.
                 let lasting = elapsed(since, now) > looks.claim_life;
                 let next = if lasting { after(now, looks.health) } else { looks.next_look(since, now) };
@@ -266,7 +265,7 @@ fn after_health_look(claim: &Claim, judgement: &Judgement, last_look: Option<Las
             };
             let next = after(now, looks.health);
             let stays = claim.problem.clone().filter(|problem| !healed(problem));
-            (stays.or_else(|| dated(judgement.advice.clone(), claim, now, next)), next)
+            (stays.or_else(|| advised(judgement, claim, now, next)), next)
         }
     };
     if let State::Active { health_look, renewal, .. } = &mut state {
@@ -350,14 +349,13 @@ pub fn record_order(claim: &Claim, order_url: &str, policy: &IssuancePolicy, now
     if issuance.at() == CaChoice::First {
         issuance.down_since = None;
     }
+    issuance.waits_since = None;
     if let Some(attempt) = &mut issuance.attempt {
         attempt.order_url = Some(order_url.to_owned());
         // A certificate is late by what its order takes, not by how long the order waited for its turn.
         attempt.started_at = now;
     }
-    let is_over =
-        |problem: &Problem| matches!(problem.code, ProblemCode::CaQueued | ProblemCode::CaRateLimited | ProblemCode::CaUnavailable);
-    let problem = claim.problem.clone().filter(|problem| !is_over(problem));
+    let problem = claim.problem.clone().filter(|problem| !problem.code.is_wait_for_ca());
     Some(rewrite(claim, state, problem, claim.last_look.clone(), now, None))
 }
 
@@ -433,6 +431,7 @@ const COME_EARLY: Duration = Duration::from_secs(10 * 60);
 pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, policy: &IssuancePolicy, now: Timestamp) -> Option<Change> {
     let mut state = claim.state.clone();
     let issuance = issuance_mut(&mut state)?;
+    issuance.waits_since = Some(ca_wait_of(claim, now));
     let other = turns_while_waiting(claim, wait.paused_for.is_some(), wait.until, policy.failover.as_ref(), now);
     let turn = wait.until.max(after(now, Duration::from_millis(1)));
     let next_look = match other {
@@ -499,6 +498,9 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     let at = issuance.at();
     let turns = next_ca != at;
     issuance.down_since = down_since(issuance, error, now);
+    if matches!(error, IssueError::RateLimited { .. } | IssueError::Unavailable { .. }) {
+        issuance.waits_since = Some(ca_wait_of(claim, now));
+    }
     issuance.ca = next_ca;
     let way = issuance.attempt.as_ref().map(|attempt| attempt.plan.challenge.clone()).unwrap_or_default();
     let waiting_on_ca = matches!(error, IssueError::NotYet { .. });
@@ -557,7 +559,7 @@ pub fn postpone_order(claim: &Claim, judgement: &Judgement, looks: &LookSchedule
     let mut state = claim.state.clone();
     let active = matches!(state, State::Active { .. });
     let issuance = issuance_mut(&mut state)?;
-    let since = claim.problem.as_ref().map_or(now, |problem| problem.since);
+    let since = claim.problem.as_ref().map_or(now, |problem| problem.waits_since.unwrap_or(problem.since));
     let next_look = looks.next_look(since, now);
     issuance.next_look = next_look;
     let obstacle = judgement.obstacle.clone();
@@ -640,8 +642,8 @@ pub fn record_publication(claim: &Claim, shown: Option<&TenantId>, version: Site
 fn ready_to_issue(claim: &Claim, proof: Proof, judgement: &Judgement, looks: &LookSchedule, now: Timestamp) -> (State, Option<Problem>) {
     let next_look = if judgement.may_order() { now } else { looks.next_look(now, now) };
     let state = State::Issuing { proof, issuance: Issuance::new(next_look) };
-    let told = judgement.obstacle.clone().or_else(|| judgement.advice.clone());
-    (state, dated(told, claim, now, next_look))
+    let told = dated(judgement.obstacle.clone(), claim, now, next_look).or_else(|| advised(judgement, claim, now, next_look));
+    (state, told)
 }
 
 /// The claim becomes the owner; whoever owned the name before ends in the same write.
@@ -867,6 +869,7 @@ impl Issuance {
             stopped: None,
             turn: None,
             down_since: None,
+            waits_since: None,
         }
     }
 
@@ -909,6 +912,10 @@ fn change_issuance(claim: &Claim, now: Timestamp, edit: impl FnOnce(&mut Issuanc
 
 fn dated(finding: Option<Finding>, claim: &Claim, now: Timestamp, next_look: Timestamp) -> Option<Problem> {
     finding.map(|finding| finding.into_problem(claim.problem.as_ref(), now, next_look))
+}
+
+fn advised(judgement: &Judgement, claim: &Claim, now: Timestamp, next_look: Timestamp) -> Option<Problem> {
+    judgement.advice.clone().map(|advice| advice.into_advice(claim.problem.as_ref(), now, next_look))
 }
 
 /// The claim's next version. A transition, or a problem that appears, changes or goes, leaves a history item.

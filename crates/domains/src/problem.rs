@@ -197,6 +197,11 @@ pub struct Problem {
     /// When this problem was first seen.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: Timestamp,
+    /// Since when the domain waits without a break, whichever problems of this kind took turns meanwhile; `None` where nothing waits, as for
+    /// advice, and in what was written before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub waits_since: Option<Timestamp>,
     /// When we look again.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub next_look: Timestamp,
@@ -226,10 +231,39 @@ impl ProblemCode {
     }
 }
 
+impl ProblemCode {
+    /// Whether a wait with this problem goes on as one with that problem: both are about the name's DNS, or both about the CA's time. A name at
+    /// risk waits for itself alone, since its grace counts from when it left.
+    fn waits_like(self, other: Self) -> bool {
+        let waits_for_dns = |code: Self| code.is_of_a_look() || code == Self::NotRouted;
+        self == other || waits_for_dns(self) && waits_for_dns(other) || self.is_wait_for_ca() && other.is_wait_for_ca()
+    }
+
+    /// Whether only time at the CA is waited for.
+    pub(crate) fn is_wait_for_ca(self) -> bool {
+        matches!(self, Self::CaQueued | Self::CaRateLimited | Self::CaUnavailable)
+    }
+}
+
+impl Problem {
+    /// Since when the domain waits, if it goes on waiting with this code; now, if that wait begins only now. What alternates between codes waits
+    /// as long as what keeps one.
+    pub(crate) fn wait_of(before: Option<&Self>, code: ProblemCode, now: Timestamp) -> Timestamp {
+        let same = before.filter(|problem| problem.code == code).map(|problem| problem.since);
+        before.filter(|problem| problem.code.waits_like(code)).and_then(|problem| problem.waits_since).or(same).unwrap_or(now)
+    }
+}
+
 impl Finding {
-    /// Dates the finding; a problem that stays keeps its first date.
+    /// Dates what stands in nobody's way: nothing waits for it.
+    pub(crate) fn into_advice(self, before: Option<&Problem>, now: Timestamp, next_look: Timestamp) -> Problem {
+        Problem { waits_since: None, ..self.into_problem(before, now, next_look) }
+    }
+
+    /// Dates the finding; a problem that stays keeps its first date, and one that takes over from another of its kind goes on with its wait.
     pub fn into_problem(self, before: Option<&Problem>, now: Timestamp, next_look: Timestamp) -> Problem {
         let since = before.filter(|problem| problem.code == self.code).map_or(now, |problem| problem.since);
+        let waits_since = Problem::wait_of(before, self.code, now);
         Problem {
             code: self.code,
             actor: self.actor,
@@ -238,6 +272,7 @@ impl Finding {
             expected: self.expected,
             saw: self.saw,
             since,
+            waits_since: Some(waits_since),
             next_look,
         }
     }

@@ -179,6 +179,28 @@ fn two_lanes_that_see_the_same_obstacle_do_not_make_each_other_look_ever_again()
 }
 
 #[test]
+fn a_name_that_alternates_between_two_things_to_wait_for_is_not_looked_at_as_often_as_a_new_one() {
+    let unreadable = Judgement { obstacle: Some(obstacle(ProblemCode::CaaUnreadable)), ..delegated() };
+    let mut world = World::served();
+    let (mut now, mut looks) = (DAY, Vec::new());
+    while now < 12 * DAY {
+        let seen = if looks.len() % 2 == 0 { delegated() } else { unreadable.clone() };
+        world.looked(&seen, at(now));
+        looks.push(now);
+        assert_eq!(world.claim.problem.as_ref().unwrap().waits_since, Some(at(DAY)), "how long it really waits is not told");
+        now = u64::try_from(world.health_look().duration_since(at(0)).as_secs()).unwrap();
+    }
+    let within = |from: u64, to: u64| looks.iter().filter(|moment| (from..to).contains(*moment)).count();
+    assert!(within(2 * DAY, 3 * DAY) <= 25, "{} looks in its second day", within(2 * DAY, 3 * DAY));
+    assert!(within(11 * DAY, 12 * DAY) <= 15, "{} looks in a day, though it is meant to stay so", within(11 * DAY, 12 * DAY));
+    // It came here, and what can wait was told beside it; leaving again is a wait of its own.
+    world.looked(&Judgement { advice: Some(obstacle(ProblemCode::DnsServerLame)), ..here() }, at(now));
+    assert_eq!(world.claim.problem.as_ref().unwrap().waits_since, None, "nothing waits for advice");
+    world.looked(&delegated(), at(now + DAY));
+    assert_eq!(world.claim.problem.as_ref().unwrap().waits_since, Some(at(now + DAY)));
+}
+
+#[test]
 fn a_renewal_is_counted_as_what_the_cas_will_count_it_as() {
     let limits = CaLimits::lets_encrypt("ca");
     let window = RenewalWindow { start: at(60 * DAY), end: at(62 * DAY), retry_after: Duration::from_secs(6 * HOUR) };

@@ -220,6 +220,31 @@ fn the_second_cas_wait_is_not_the_first_ones() {
 }
 
 #[test]
+fn many_short_waits_of_several_kinds_are_one_long_wait_for_the_first_ca() {
+    let mut claim = ordered(true, false, &[]);
+    let judgement = judge(&look(&claim, false, false, &[]), &claim.look_subject(&zone()));
+    let here = claim.last_look.clone().unwrap();
+    for round in 0..8 {
+        let now = at(600 * round);
+        assert_eq!(claim.issuance().unwrap().at(), First, "after {round} waits of ten minutes");
+        claim = if round % 3 == 2 {
+            decide::postpone_order(&claim, &judgement, &LookSchedule::default(), now).unwrap().claims.remove(0).item
+        } else {
+            let paused_for = (round % 3 == 1).then(|| "429".to_owned());
+            let wait = Wait { bucket: "ca|orders".into(), until: at(600 * (round + 1)), paused_for };
+            let plan = decide::plan_order(&claim, &here, &zone()).unwrap();
+            let leased = decide::lease_for_order(&claim, None, plan, &here, &policy(), now).unwrap().claims.remove(0).item;
+            decide::await_turn(&leased, &wait, "orders", &policy(), now).unwrap().claims.remove(0).item
+        };
+        if claim.issuance().unwrap().ca == Second {
+            assert_eq!(round, 6, "its patience is an hour");
+            return;
+        }
+    }
+    panic!("it waits for the first CA for ever: {:?}", claim.issuance());
+}
+
+#[test]
 fn a_second_ca_that_asks_everybody_to_wait_keeps_no_name_from_the_first() {
     let turned = |caa: &[&str]| {
         let mut claim = ordered(true, false, caa);

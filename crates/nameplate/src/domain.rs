@@ -414,7 +414,7 @@ fn show(domain: &DomainView, screen: &Screen) {
     ));
     if let Some(problem) = &domain.problem {
         screen.text(&format!(
-            "  {}  {:?} must act: {}\n    about     {}\n    expected  {}\n    saw       {}\n    since {}, next look {}",
+            "  {}  {:?} must act: {}\n    about     {}\n    expected  {}\n    saw       {}\n    since {}{}, next look {}",
             screen.attention(problem.code.as_str()),
             problem.actor,
             problem.action,
@@ -422,6 +422,7 @@ fn show(domain: &DomainView, screen: &Screen) {
             problem.expected,
             problem.saw,
             problem.since,
+            problem.waits_since.filter(|waits| *waits < problem.since).map_or_else(String::new, |waits| format!(", waiting since {waits}")),
             problem.next_look
         ));
     }

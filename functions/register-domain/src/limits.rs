@@ -126,13 +126,14 @@ async fn waiting(api: &Api, tenant: Option<&TenantId>) -> Result<(Vec<(Hostname,
 
 fn waits(claim: Claim) -> Option<(Hostname, WaitingView)> {
     let turn = claim.issuance().and_then(|issuance| issuance.turn);
+    let waits_since = claim.issuance().and_then(|issuance| issuance.waits_since);
     let problem = claim.problem.filter(|problem| matches!(problem.code, ProblemCode::CaQueued | ProblemCode::CaRateLimited))?;
     let view = WaitingView {
         hostname: claim.key.hostname.to_string(),
         tenant: claim.key.tenant.to_string(),
         code: problem.code,
         waits_for: problem.expected,
-        since: problem.since,
+        since: waits_since.unwrap_or(problem.since),
         // A turn far away is looked at before it comes.
         until: turn.map_or(problem.next_look, |turn| turn.max(problem.next_look)),
     };

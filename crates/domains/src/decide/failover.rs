@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{SUSPENDED_AFTER, elapsed};
-use crate::{CaChoice, ChallengeKind, Claim, Issuance, IssueError, ProblemCode, State, claim::after};
+use crate::{CaChoice, ChallengeKind, Claim, Issuance, IssueError, State, claim::after};
 
 /// The part of a short certificate's life that is slack: half of the third in which it is renewed.
 const SLACK_PART: u32 = 6;
@@ -87,7 +87,7 @@ pub fn next_ca(claim: &Claim, error: &IssueError, failover: Option<&Failover>, n
         (CaChoice::Second, _) => false,
         (CaChoice::First, IssueError::Unavailable { .. }) => failover.is_down_too_long(claim, now),
         (CaChoice::First, IssueError::RateLimited { retry_after, .. }) => {
-            failover.is_too_long(claim, now, after(now, retry_after.unwrap_or_default()))
+            failover.is_too_long(claim, ca_wait_of(claim, now), after(now, retry_after.unwrap_or_default()))
         }
         (CaChoice::First, _) => false,
     };
@@ -110,10 +110,16 @@ pub(super) fn turns_while_waiting(
     if issuance.at() == CaChoice::Second {
         return (is_pause && !forbids_first(claim)).then_some(CaChoice::First);
     }
-    let is_wait = |code| matches!(code, ProblemCode::CaQueued | ProblemCode::CaRateLimited | ProblemCode::CaUnavailable);
-    let since = claim.problem.as_ref().filter(|problem| is_wait(problem.code)).map_or(now, |problem| problem.since);
-    let turns = failover.is_too_long(claim, since, until) || is_pause && failover.is_down_too_long(claim, now);
+    let turns = failover.is_too_long(claim, ca_wait_of(claim, now), until) || is_pause && failover.is_down_too_long(claim, now);
     (turns && failover.can_take(claim, issuance, now)).then_some(CaChoice::Second)
+}
+
+/// Since when the claim's order waits for a CA's time, if it goes on waiting. A look that put it off meanwhile, or another reason to wait, does
+/// not make its wait a new one: else a name that flaps would never have waited for too long.
+pub(super) fn ca_wait_of(claim: &Claim, now: Timestamp) -> Timestamp {
+    // In claims written before the issuance kept it, the problem beside it says so.
+    let told = claim.problem.as_ref().filter(|problem| problem.code.is_wait_for_ca()).map(|problem| problem.since);
+    claim.issuance().and_then(|issuance| issuance.waits_since).or(told).unwrap_or(now)
 }
 
 fn forbids_first(claim: &Claim) -> bool {

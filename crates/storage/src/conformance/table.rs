@@ -33,6 +33,7 @@ pub(super) async fn every_item_is_read_as_it_was_written<S: Stand>(stand: &S) {
             expected: "5f3a".to_owned(),
             saw: "'; DROP TABLE claims; --\0\u{1F680}".to_owned(),
             since: now,
+            waits_since: Some(now),
             next_look: now,
         };
         let written = Claim { state, problem: Some(problem), last_look: Some(last_look(now)), ..claim(key(number), 1, now) };
