@@ -385,7 +385,12 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         // Whoever is to switch the name now must be told so as soon as every edge serves it.
         State::Issuing { proof, .. } if !leads_here => (*proof, after(now, settling(looks)), None, "certificate_recorded"),
         State::Issuing { proof, .. } => (*proof, after(now, looks.health), None, "certificate_recorded"),
-        State::Active { proof, health_look, certificate, .. } => (*proof, *health_look, Some(certificate.version), "certificate_renewed"),
+        State::Active { proof, health_look, certificate, .. } => {
+            // A refusal of the order may have covered what was known of the name's DNS: that is told again now, and not in a day.
+            let is_covered = !leads_here && claim.problem.as_ref().is_none_or(|problem| !outlives_an_order(claim, problem));
+            let health_look = if is_covered { (*health_look).min(after(now, settling(looks))) } else { *health_look };
+            (*proof, health_look, Some(certificate.version), "certificate_renewed")
+        }
         _ => return None,
     };
     let certificate = StoredCertificate {
@@ -410,8 +415,7 @@ pub fn record_certificate(claim: &Claim, owner: &Owner, issued: &Issued, looks: 
         publication: Publication::Due { next_look: now },
         health_look,
     };
-    let stays = |problem: &Problem| matches!(problem.code, ProblemCode::Contested | ProblemCode::NotRouted);
-    let problem = claim.problem.clone().filter(stays);
+    let problem = claim.problem.clone().filter(|problem| outlives_an_order(claim, problem));
     let mut change = rewrite(claim, state, problem, claim.last_look.clone(), now, Some(event));
     change.owner = Some(Put { item: owner_after, expected: Some(owner.version) });
     change.certificate = Some(certificate);
@@ -466,11 +470,28 @@ pub fn await_turn(claim: &Claim, wait: &Wait, limit: &str, policy: &IssuancePoli
     };
     // A CA that is down asks everybody to wait; that it is down tells more.
     let is_down = |problem: &&Problem| problem.code == ProblemCode::CaUnavailable && wait.paused_for.is_some();
-    let problem = match claim.problem.as_ref().filter(is_down) {
-        Some(problem) => Problem { next_look, ..problem.clone() },
-        None => finding.into_problem(claim.problem.as_ref(), now, next_look),
+    let problem = match (told_beside_a_wait(claim), claim.problem.as_ref().filter(is_down)) {
+        (Some(told), _) => told.clone(),
+        (None, Some(problem)) => Problem { next_look, ..problem.clone() },
+        (None, None) => finding.into_problem(claim.problem.as_ref(), now, next_look),
     };
     Some(rewrite(claim, state, Some(problem), claim.last_look.clone(), now, None))
+}
+
+/// What is told of a served name and still true while its renewal waits for the CA: a person must act on it, and on the wait nobody.
+fn told_beside_a_wait(claim: &Claim) -> Option<&Problem> {
+    let is_served = matches!(claim.state, State::Active { .. });
+    claim.problem.as_ref().filter(|problem| is_served && outlives_an_order(claim, problem))
+}
+
+/// Whether an order, before which the name was looked at, leaves the problem true. What stood in the order's way does not outlive it.
+fn outlives_an_order(claim: &Claim, problem: &Problem) -> bool {
+    let leads_here = claim.last_look.as_ref().is_some_and(|look| look.routing.is_ours());
+    match problem.code {
+        ProblemCode::Contested => true,
+        ProblemCode::NotRouted => !leads_here,
+        code => code.is_of_a_look() && problem.is_advice(),
+    }
 }
 
 /// The last refusal of a name that was refused very often.
@@ -545,6 +566,11 @@ pub fn record_refusal(claim: &Claim, error: &IssueError, policy: &IssuancePolicy
     }
     let finding = if stops && !is_paused { Some(suspended(claim, error, &way)) } else { error.finding(&claim.key.hostname, &way) };
     let problem = match finding {
+        // Nobody can do anything about a wait; what else is told, somebody can.
+        Some(finding) if finding.code.is_wait_for_ca() => {
+            let told = told_beside_a_wait(claim).cloned();
+            Some(told.unwrap_or_else(|| finding.into_problem(claim.problem.as_ref(), now, next_look)))
+        }
         Some(finding) => Some(finding.into_problem(claim.problem.as_ref(), now, next_look)),
         None => claim.problem.clone(),
     };

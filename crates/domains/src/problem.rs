@@ -246,6 +246,11 @@ impl ProblemCode {
 }
 
 impl Problem {
+    /// Whether nothing waits for it to be mended. Of what was written before that was kept, it is not known either; the next look mends that.
+    pub(crate) fn is_advice(&self) -> bool {
+        self.waits_since.is_none()
+    }
+
     /// Since when the domain waits, if it goes on waiting with this code; now, if that wait begins only now. What alternates between codes waits
     /// as long as what keeps one.
     pub(crate) fn wait_of(before: Option<&Self>, code: ProblemCode, now: Timestamp) -> Timestamp {

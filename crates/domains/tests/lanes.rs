@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use domains::{
     Actor, CaChoice, Change, Claim, ClaimId, ClaimKey, Delegation, Finding, Hostname, IssuancePolicy, IssueError, Issued, Judgement, Lane,
-    LedgerMove, LookSchedule, OrderPlan, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, State, TenantId,
-    Timestamp,
+    LastLook, LedgerMove, LookSchedule, OrderPlan, Owner, OwnershipToken, PreparedKey, ProblemCode, Proof, RenewalWindow, Routing, State,
+    TenantId, Timestamp,
     decide::{self, SUSPENDED_AFTER},
-    ledger::{CaLimits, Level, MemoryLedger, OrderKind, Reservation},
+    ledger::{CaLimits, Level, MemoryLedger, OrderKind, Reservation, Wait},
 };
 
 const HOUR: u64 = 3_600;
@@ -100,6 +100,12 @@ impl World {
     fn refused(&mut self, error: &IssueError, now: Timestamp) {
         self.lease(now);
         self.apply(decide::record_refusal(&self.claim, error, &self.policy, now).unwrap());
+    }
+
+    fn renewed(&mut self, now: Timestamp) {
+        let issued =
+            Issued { chain: "chain".into(), serial: "02".into(), not_before: now, not_after: at(160 * DAY), ari_id: Some("a.c".into()) };
+        self.apply(decide::record_certificate(&self.claim, self.owner.as_ref().unwrap(), &issued, &self.looks, now).unwrap());
     }
 
     fn code(&self) -> Option<ProblemCode> {
@@ -259,6 +265,56 @@ fn a_look_that_learns_nothing_before_a_renewal_does_not_say_that_a_name_at_risk_
     let problem = world.claim.problem.clone().unwrap();
     assert_eq!((problem.code, problem.since), (ProblemCode::AtRisk, since), "its grace begins anew");
     assert_eq!(world.events.last().unwrap(), "became_at_risk");
+}
+
+#[test]
+fn what_a_person_must_do_stays_told_while_the_renewal_waits_and_is_made() {
+    let wait = |paused_for: Option<&str>| Wait {
+        bucket: "ca|orders".into(),
+        until: at(70 * DAY + HOUR),
+        paused_for: paused_for.map(str::to_owned),
+    };
+    let advised = Judgement { advice: Some(obstacle(ProblemCode::DnsServerLame)), ..here() };
+    for (seen, code) in [(delegated(), ProblemCode::NotRouted), (advised, ProblemCode::DnsServerLame)] {
+        let mut world = World::served();
+        world.looked(&seen, at(69 * DAY));
+        let told = world.claim.problem.clone().unwrap();
+        assert_eq!(told.code, code);
+        for waits in [wait(None), wait(Some("429"))] {
+            world.lease(at(70 * DAY));
+            world.apply(decide::await_turn(&world.claim, &waits, "new orders", &world.policy, at(70 * DAY)).unwrap());
+            assert_eq!(world.claim.problem.as_ref(), Some(&told), "a wait that nobody can shorten covers it");
+            assert!(world.claim.issuance().unwrap().waits_since.is_some());
+        }
+        for error in [
+            IssueError::RateLimited { retry_after: None, detail: "429".into() },
+            IssueError::Unavailable { retry_after: None, detail: "503".into() },
+        ] {
+            world.refused(&error, at(70 * DAY + HOUR));
+            assert_eq!(world.claim.problem.as_ref(), Some(&told), "{error} covers it");
+        }
+        world.lease(at(71 * DAY));
+        world.apply(decide::record_order(&world.claim, "https://ca/order/1", &world.policy, at(71 * DAY)).unwrap());
+        assert_eq!(world.claim.problem.as_ref(), Some(&told));
+        world.renewed(at(71 * DAY));
+        assert_eq!(world.claim.problem.as_ref(), Some(&told), "it is gone with the renewal");
+    }
+    // Where a refusal that somebody must act on covered it, it is told again soon after.
+    let mut world = World::served();
+    world.looked(&delegated(), at(70 * DAY));
+    world.refused(&IssueError::ChallengeFailed { detail: "404".into() }, at(70 * DAY));
+    world.lease(at(70 * DAY + 2 * HOUR));
+    world.renewed(at(70 * DAY + 2 * HOUR));
+    assert_eq!(world.code(), None);
+    assert!(world.health_look() <= at(70 * DAY + 2 * HOUR + 60), "it is told again at {}", world.health_look());
+    // And what the look before the order found mended is not told for longer.
+    let mut world = World::served();
+    world.looked(&delegated(), at(70 * DAY));
+    let key = PreparedKey { csr: "csr".into(), sealed_key: "sealed".into(), spki_sha256: "cd".into() };
+    let seen = LastLook::of(&here(), at(71 * DAY));
+    world.apply(decide::lease_for_order(&world.claim, Some(key), OrderPlan::default(), &seen, &world.policy, at(71 * DAY)).unwrap());
+    world.renewed(at(71 * DAY));
+    assert_eq!(world.code(), None, "it leads here");
 }
 
 #[test]
