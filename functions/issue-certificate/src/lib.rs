@@ -4,13 +4,13 @@
 //! attempt. Goes wrong: the CA asks to wait (we wait), cannot validate (we ask the customer), refuses us (the operator is told). Key, CSR and
 //! order URL are stored before the step that needs them, so that a second worker continues the same order.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domains::{
     Attempt, CaChoice, Change, Claim, ClaimKey, Clock, CommitError, Documents, DomainTable, IssuancePolicy, IssueError, Issuer, LastLook,
-    LedgerMove, Limits, LookSchedule, Nudge, OrderPlan, OwnershipLookup, Reserved, State, Step, ZoneSettings, decide, judge,
-    ledger::CaLimits,
+    LedgerMove, Limits, LookSchedule, Nudge, OrderPlan, OwnershipLookup, Problem, ProblemCode, Reserved, State, Step, ZoneSettings, decide,
+    judge, ledger::CaLimits,
 };
 use steps::{Outcome, StepFailure, StepHandler, keep_look};
 
@@ -75,6 +75,10 @@ impl StepHandler for IssueCertificate {
         if let Some(planned) = self.recent_look(&claim).and_then(|seen| self.planned(&claim, seen.clone())) {
             return self.issue(claim, Some(planned)).await;
         }
+        let claim = match self.wait_without_looking(claim).await? {
+            ControlFlow::Break(waits) => return Ok(waits),
+            ControlFlow::Continue(claim) => claim,
+        };
         let subject = claim.look_subject(&self.zone);
         let look = self.lookup.look(&subject).await;
         let judgement = judge(&look, &subject);
@@ -96,6 +100,48 @@ impl IssueCertificate {
         let first_certificate = matches!(claim.state, State::Issuing { .. });
         let age = |look: &LastLook| Duration::try_from(self.clock.now().duration_since(look.at)).unwrap_or_default();
         claim.last_look.as_ref().filter(|look| first_certificate && claim.problem.is_none() && age(look) < FRESH_LOOK)
+    }
+
+    /// Books the turn of an order that the CA's limits keep waiting anyway, without a look at DNS: that is made when its turn comes, right before
+    /// the order. Goes on with the claim where nothing keeps it, or where DNS is what it waits for: somebody may have mended that, and asked.
+    async fn wait_without_looking(&self, claim: Claim) -> Result<ControlFlow<Outcome, Claim>, StepFailure> {
+        let waits_for_dns = |problem: &Problem| problem.code.is_of_a_look() || problem.code == ProblemCode::AtRisk;
+        if claim.problem.as_ref().is_some_and(waits_for_dns) {
+            return Ok(ControlFlow::Continue(claim));
+        }
+        let attempt = claim.issuance().and_then(|issuance| issuance.attempt.as_ref());
+        // What was last seen is good enough to wait on.
+        let foreseen = match (attempt, &claim.last_look) {
+            (None, Some(seen)) => decide::plan_order(&claim, seen, &self.zone),
+            _ => None,
+        };
+        let now = self.clock.now();
+        let reservation = match (attempt, &foreseen) {
+            (Some(attempt), _) => self.limits_at(attempt.plan.ca).reservation(&claim, now),
+            (None, Some(plan)) => Some(self.limits_at(plan.ca).foreseen(&claim, plan, now)),
+            (None, None) => None,
+        };
+        let Some(reservation) = reservation else { return Ok(ControlFlow::Continue(claim)) };
+        let asked = LedgerMove::Reserve(reservation);
+        let items = self.limits.ledger_items(&asked.names()).await?;
+        if matches!(asked.decide(&items, now)?, (Reserved::Granted, _)) {
+            return Ok(ControlFlow::Continue(claim));
+        }
+        let prepared = match foreseen.map(|plan| Ok((self.issuer.prepare(&claim.key)?, plan))).transpose() {
+            Ok(prepared) => prepared,
+            Err(refusal) => return Ok(ControlFlow::Break(self.record_refusal(&claim, None, &refusal).await?)),
+        };
+        let Some(lease) = decide::lease_issuance(&claim, prepared, &self.policy, now) else { return Ok(ControlFlow::Continue(claim)) };
+        match self.table.commit(&lease).await {
+            Ok(()) => {}
+            Err(CommitError::Conflict) => return Ok(ControlFlow::Break(Outcome::Nothing("someone else was first"))),
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+        let Some((claim, attempt)) = lease.claims.into_iter().next().and_then(|put| attempt_of(put.item)) else {
+            return Err(StepFailure::Defect("a leased claim has no attempt".into()));
+        };
+        // Granted after all, if a place became free meanwhile.
+        Ok(self.await_turn(&claim, &attempt).await?.map_or(ControlFlow::Continue(claim), ControlFlow::Break))
     }
 
     fn planned(&self, claim: &Claim, seen: LastLook) -> Option<(OrderPlan, LastLook)> {

@@ -28,20 +28,24 @@ use tempfile::TempDir;
 #[derive(Default)]
 struct GoodDns {
     is_moved: AtomicBool,
+    /// Whether names lead elsewhere, and their challenges, too.
+    is_broken: AtomicBool,
+    looks: AtomicU32,
 }
 
 #[async_trait]
 impl OwnershipLookup for GoodDns {
     async fn look(&self, subject: &LookSubject) -> Look {
+        self.looks.fetch_add(1, SeqCst);
         let observed = |name: &str, answer: Answer| Observed {
             name: name.to_owned(),
             authority: vec![ServerAnswer { server: "ns1.dns.net (192.0.2.53)".into(), answer: answer.clone() }],
             resolver: answer,
         };
         let hostname = subject.hostname.as_str();
-        let is_moved = self.is_moved.load(SeqCst);
+        let (is_moved, is_broken) = (self.is_moved.load(SeqCst) || self.is_broken.load(SeqCst), self.is_broken.load(SeqCst));
         let target = if is_moved { "old.server.net".to_owned() } else { subject.routing_target.clone() };
-        let delegation = subject.delegation.as_ref().filter(|_| is_moved);
+        let delegation = subject.delegation.as_ref().filter(|_| is_moved && !is_broken);
         Look {
             zone: Ok(ZoneCut { apex: "brand.com".into(), servers: vec!["ns1.dns.net".into()] }),
             cname: observed(hostname, Answer::Records(vec![target.clone()])),
@@ -401,6 +405,42 @@ async fn a_new_name_that_the_first_cas_queue_would_keep_for_days_is_ordered_at_t
     assert_eq!(stand.take(&two).await, None);
     assert_eq!(stand.asked(), [CaChoice::First, CaChoice::Second]);
     assert_eq!(stand.claim(&two).await.state.name(), StateName::Active);
+}
+
+#[tokio::test]
+async fn while_the_ca_is_paused_no_name_is_looked_at_and_each_is_right_before_its_order() {
+    let stand = Stand::new(CaLimits::unknown("ca"));
+    let key = stand.proved("a.brand.com").await;
+    stand.clock.advance(Duration::from_secs(3600));
+    let pause = |hours: u64| {
+        let wait = Duration::from_secs(hours * 3600);
+        stand.issue.ca_limits.pause(&key.hostname, Some(wait), "the CA is closed", stand.clock.now())
+    };
+    // Again and again before an attempt, and with the one that was prepared then.
+    for round in 0..3 {
+        stand.home.apply(&pause(1), stand.clock.now()).await.unwrap();
+        let (code, next) = stand.take(&key).await.unwrap();
+        assert_eq!((code, stand.dns.looks.load(SeqCst)), (ProblemCode::CaRateLimited, 0), "round {round}");
+        let prepared = stand.ca.prepared.load(SeqCst);
+        assert_eq!(prepared, 1, "a key is made again for each wait");
+        stand.until(next);
+        stand.clock.advance(Duration::from_secs(3600));
+    }
+    assert_eq!(stand.take(&key).await, None);
+    assert_eq!((stand.dns.looks.load(SeqCst), stand.orders()), (1, 1), "the order was not looked at right before it");
+    assert_eq!(stand.claim(&key).await.state.name(), StateName::Active);
+
+    // A name whose DNS is what it waits for is looked at all the same.
+    let moved = stand.proved("b.brand.com").await;
+    stand.clock.advance(Duration::from_secs(3600));
+    stand.dns.is_broken.store(true, SeqCst);
+    let (code, next) = stand.take(&moved).await.unwrap();
+    assert!(code.is_of_a_look(), "{code:?}");
+    stand.until(next);
+    stand.home.apply(&pause(9), stand.clock.now()).await.unwrap();
+    let looks = stand.dns.looks.load(SeqCst);
+    stand.take(&moved).await.unwrap();
+    assert_eq!(stand.dns.looks.load(SeqCst), looks + 1, "its customer is never told whether the record is right now");
 }
 
 #[tokio::test]

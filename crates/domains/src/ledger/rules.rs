@@ -213,15 +213,24 @@ impl CaLimits {
     /// The reservation of a claim's attempt; `None` when the claim has none.
     pub fn reservation(&self, claim: &Claim, now: Timestamp) -> Option<Reservation> {
         let attempt = claim.issuance()?.attempt.as_ref()?;
-        let kind = order_kind(claim, &attempt.plan, now);
+        Some(self.reservation_of(claim, &attempt.spki_sha256, &attempt.plan, now))
+    }
+
+    /// What an attempt with this plan would have to reserve, for asking the ledger before there is a key: to be decided on, never to be applied.
+    pub fn foreseen(&self, claim: &Claim, plan: &OrderPlan, now: Timestamp) -> Reservation {
+        self.reservation_of(claim, "foreseen", plan, now)
+    }
+
+    fn reservation_of(&self, claim: &Claim, key: &str, plan: &OrderPlan, now: Timestamp) -> Reservation {
+        let kind = order_kind(claim, plan, now);
         let lane = lane(claim, now);
-        Some(Reservation {
-            attempt: format!("{}|{}", self.ca, attempt.spki_sha256),
+        Reservation {
+            attempt: format!("{}|{key}", self.ca),
             tenant: claim.key.tenant.clone(),
             lane,
             needs: self.needs(&claim.key.hostname, kind, lane),
             remembered: REMEMBERED,
-        })
+        }
     }
 
     /// The pause that a refusal of the CA asks for: of the bucket whose limit its words name, of the whole CA otherwise.
