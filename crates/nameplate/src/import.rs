@@ -15,9 +15,11 @@ use clap::Args;
 use domains::{Hostname, TenantId, Timestamp, ledger::forecast};
 use http::Method;
 use register_domain::{ImportSummary, ImportView, Line, MAX_IMPORT_LINES, Refusal, RefusedLine};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
+    client::Answer,
     config::Config,
     domain::{self, Remote},
     failure::Failure,
@@ -27,6 +29,8 @@ use crate::{
 
 /// How often a waiting command asks.
 const ASK_EVERY: Duration = Duration::from_millis(300);
+/// How long one part may wait for a place among the open imports.
+const OPEN_PATIENCE: Duration = Duration::from_secs(3600);
 /// How many bytes of lines one request carries; the API takes more, and writes some of it longer.
 const REQUEST_BYTES: usize = 128 * 1024;
 /// How many refused lines people are shown.
@@ -182,7 +186,7 @@ async fn import(lines: &[Numbered], unreadable: Vec<RefusedLine>, config: &Confi
         let part = part(&lines[from..]);
         from += part.len();
         let domains: Vec<&Line> = part.iter().map(|numbered| &numbered.line).collect();
-        let answer = remote.ask(Method::POST, "/v1/imports", Some(&json!({ "domains": domains }))).await?;
+        let answer = send(&remote, &json!({ "domains": domains }), from, lines.len(), screen).await?;
         begun.push((domain::read(answer.body)?, part));
         screen.progress(&format!("{from} of {} lines sent", lines.len()));
     }
@@ -202,6 +206,20 @@ async fn import(lines: &[Numbered], unreadable: Vec<RefusedLine>, config: &Confi
     refused.sort_by_key(|refusal| refusal.line);
     report(&done, lines.len(), &refused, screen);
     ended(&refused)
+}
+
+/// Sends one part; where as many imports are open as may be, once one of them is finished.
+async fn send(remote: &Remote, body: &Value, sent: usize, total: usize, screen: &Screen) -> Result<Answer, Failure> {
+    let deadline = Instant::now() + OPEN_PATIENCE;
+    loop {
+        match remote.ask(Method::POST, "/v1/imports", Some(body)).await {
+            Err(failure) if failure.code.as_deref() == Some("limits.too_many_imports") && Instant::now() < deadline => {
+                screen.progress(&format!("{sent} of {total} lines; many imports are open, waits for one to finish"));
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// As many lines as one request may carry.

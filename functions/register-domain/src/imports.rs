@@ -36,6 +36,13 @@ use crate::{
 /// The most lines of one import: their claims are looked up, one by one, whenever somebody asks how far it is.
 pub const MAX_IMPORT_LINES: usize = 500;
 
+/// The most open imports of one tenant, or of the operator: 25,000 names that are still to be taken. Who has more to register sends it when
+/// these are done. Requests made at the same moment may go beyond it by a few.
+pub const MAX_OPEN_IMPORTS: usize = 50;
+
+/// When whoever has too many open imports may come back.
+const COME_BACK: Duration = Duration::from_secs(10);
+
 /// The longest key of an import, in characters.
 const MAX_KEY: usize = 100;
 /// How many characters of a digest name an import: 130 bits.
@@ -50,13 +57,13 @@ const CHUNK: usize = 20;
 const LINES_AT_ONCE: usize = 4;
 /// How many claims are read at once for whoever asks.
 const READS_AT_ONCE: usize = 16;
-/// How many open imports one tick works on, in turn.
-const OPEN_AT_ONCE: usize = 50;
 /// How long an import waits after the store could not be asked.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The kind of the entries that name open imports.
+/// The kind of the entries that name open imports: `<tenant>/<id>`, so that each tenant's are together.
 const OPEN: &str = "import-open";
+/// The document that says at whom the last tick ended.
+const TURN: &str = "import-turn";
 
 /// Hostnames to register.
 #[derive(Deserialize, JsonSchema)]
@@ -230,7 +237,13 @@ fn lines_kind(tenant: Option<&TenantId>) -> String {
 }
 
 fn open_id(tenant: Option<&TenantId>, id: &str) -> String {
-    format!("{id}.{}", tenant.map_or("", TenantId::as_str))
+    format!("{}/{id}", tenant.map_or("", TenantId::as_str))
+}
+
+/// Behind the last entry of the tenant whose entry this is, and before the next tenant's: `0` follows `/`, and no tenant's name has either that
+/// or what is between them. What was written before tenants came first stands alone.
+fn group_end(entry: &str) -> String {
+    entry.split_once('/').map_or_else(|| entry.to_owned(), |(tenant, _)| format!("{tenant}0"))
 }
 
 fn stored<T: DeserializeOwned>(what: &str, body: &str) -> Result<T, StoreError> {
@@ -286,6 +299,7 @@ pub(crate) async fn create(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
     let tenant = asked.caller.tenant.as_ref();
     let id = id_of(&new)?;
     let lines = text(&new.domains)?;
+    refuse_one_too_many(api, tenant, &id).await?;
     match api.documents.document(&lines_kind(tenant), &id).await? {
         Some(known) if known.body == lines => {}
         Some(_) => {
@@ -328,6 +342,26 @@ pub(crate) async fn create(api: &Api, asked: &Asked<'_>) -> Result<Response<Byte
         return json(StatusCode::ACCEPTED, &progress.summary(&id));
     }
     Err(CommitError::Conflict.into())
+}
+
+/// Refuses to open one more import than a tenant may have open; one that is open already may be asked for again.
+async fn refuse_one_too_many(api: &Api, tenant: Option<&TenantId>, id: &str) -> Result<(), Refusal> {
+    let own = open_id(tenant, "");
+    let open = api.documents.documents(OPEN, Some(&own), MAX_OPEN_IMPORTS).await?;
+    if open.len() < MAX_OPEN_IMPORTS
+        || !open.iter().all(|entry| entry.id.starts_with(&own))
+        || open.iter().any(|entry| entry.id.ends_with(id))
+    {
+        return Ok(());
+    }
+    let known = api.documents.document(&progress_kind(tenant), id).await?;
+    let known: Option<Progress> = known.map(|known| stored("an import", &known.body)).transpose()?;
+    if known.is_some_and(|known| known.finished_at.is_some() && known.refusals.is_empty()) {
+        return Ok(());
+    }
+    let detail =
+        format!("{MAX_OPEN_IMPORTS} imports are open already; GET /v1/imports shows how far they are, come back when one is finished");
+    Err(Refusal::slow_down(Code::TooManyImports, detail, COME_BACK))
 }
 
 pub(crate) async fn list(api: &Api, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
@@ -438,27 +472,66 @@ enum Outcome {
 }
 
 impl Api {
-    /// Works on the open imports, in turn, until nothing can be done now or the time is over.
+    /// Works on the open imports until nothing can be done now or the time is over: a chunk of each tenant's in turn, however many it has open.
+    /// A tick begins after the tenant at whom the one before ended, so that none waits for those who always come first.
     ///
     /// # Errors
     /// [`StoreError`] when the home cannot be asked; what was done so far is kept, or is done again without effect.
     pub async fn work_imports(&self, budget: Duration) -> Result<Worked, StoreError> {
         let until = Instant::now() + budget;
-        let mut worked = Worked::default();
+        let turn = self.documents.document(TURN, TURN).await?;
+        let mut last = turn.as_ref().map_or_else(String::new, |turn| turn.body.clone());
+        let worked = self.take_turns(until, &mut last).await?;
+        if turn.as_ref().is_none_or(|turn| turn.body != last) {
+            match self.documents.put_document(TURN, TURN, &last, turn.map(|turn| turn.version)).await {
+                // Another worker's turn is as good.
+                Ok(_) | Err(CommitError::Conflict) => {}
+                Err(CommitError::Store(error)) => return Err(error),
+            }
+        }
+        Ok(worked)
+    }
+
+    async fn take_turns(&self, until: Instant, last: &mut String) -> Result<Worked, StoreError> {
+        let (mut worked, mut is_begun) = (Worked::default(), false);
+        // In this tick: what could not go on, and each tenant's import that had its turn last.
+        let (mut resting, mut latest) = (BTreeSet::new(), BTreeMap::<String, String>::new());
         loop {
-            let (before, mut after) = (worked.lines, None::<String>);
+            let (before, begin) = (worked.lines, last.clone());
+            let (mut after, mut is_wrapped) = (begin.clone(), begin.is_empty());
             loop {
-                let open = self.documents.documents(OPEN, after.as_deref(), OPEN_AT_ONCE).await?;
-                for entry in &open {
-                    if Instant::now() >= until {
+                let named = Some(after.as_str()).filter(|after| !after.is_empty());
+                let open = self.documents.documents(OPEN, named, MAX_OPEN_IMPORTS).await?;
+                let group = match open.first().map(|first| group_end(&first.id)) {
+                    None if is_wrapped => break,
+                    None => {
+                        (after, is_wrapped) = (String::new(), true);
+                        continue;
+                    }
+                    Some(group) if is_wrapped && !begin.is_empty() && group > begin => break,
+                    Some(group) => group,
+                };
+                let mut own: Vec<_> =
+                    open.iter().take_while(|entry| group_end(&entry.id) == group).filter(|entry| !resting.contains(&entry.id)).collect();
+                let had_turn = own.iter().take_while(|entry| latest.get(&group).is_some_and(|latest| entry.id <= *latest)).count();
+                let from = had_turn % own.len().max(1);
+                own.rotate_left(from);
+                for entry in own {
+                    // Every tick gets a little further, however late it is.
+                    if is_begun && Instant::now() >= until {
                         return Ok(Worked { more: true, ..worked });
                     }
-                    worked.lines += self.work_one(&entry.id, &stored("an open import", &entry.body)?, entry.version).await?;
+                    is_begun = true;
+                    let lines = self.work_one(&entry.id, &stored("an open import", &entry.body)?, entry.version).await?;
+                    worked.lines += lines;
+                    if lines > 0 {
+                        latest.insert(group.clone(), entry.id.clone());
+                        break;
+                    }
+                    resting.insert(entry.id.clone());
                 }
-                after = open.last().map(|last| last.id.clone());
-                if open.len() < OPEN_AT_ONCE {
-                    break;
-                }
+                last.clone_from(&group);
+                after = group;
             }
             if worked.lines == before {
                 return Ok(worked);

@@ -34,7 +34,7 @@ pub use ask::{AskView, Memory};
 pub use claims::DomainPage;
 pub use entropy::{Entropy, SystemEntropy};
 pub use feed::{EventPageView, ExplainedLook, HistoryPage, LooksPage};
-pub use imports::{ImportPage, ImportSummary, ImportView, Line, MAX_IMPORT_LINES, RefusedLine, Worked};
+pub use imports::{ImportPage, ImportSummary, ImportView, Line, MAX_IMPORT_LINES, MAX_OPEN_IMPORTS, RefusedLine, Worked};
 pub use lambda::answer;
 pub use limits::{CaView, LimitView, LimitsView, WaitingView};
 pub use records::{DnsRecord, Due, Path, Purpose, records};

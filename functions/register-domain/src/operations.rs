@@ -380,7 +380,14 @@ impl Operation {
                     || serde_json::json!({ "domains": [{ "hostname": "shop.customer-brand.com", "tenant": "brand" }] }),
                 )),
                 successes: vec![Success { status: 202, meaning: "The import, begun or found.", body: Some(shape::<ImportSummary>) }],
-                codes: vec![Code::InvalidBody, Code::InvalidImport, Code::ImportKeyUsed, Code::TooLarge, Code::Incomplete],
+                codes: vec![
+                    Code::InvalidBody,
+                    Code::InvalidImport,
+                    Code::ImportKeyUsed,
+                    Code::TooManyImports,
+                    Code::TooLarge,
+                    Code::Incomplete,
+                ],
                 links: &[Link { name: "show", to: Self::ShowImport, parameters: &[(Id, "$response.body#/id")] }],
             },
             Self::ListImports => Description {

@@ -117,6 +117,8 @@ codes! {
     ImportNotFound = 404 "import.not_found",
     /// The key of the import belongs to another list.
     ImportKeyUsed = 409 "import.key_used",
+    /// The tenant has as many imports open as it may.
+    TooManyImports = 429 "limits.too_many_imports",
     /// There is no such webhook.
     WebhookNotFound = 404 "webhook.not_found",
     /// There are as many webhooks as are served.

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use domains::{BucketShape, webhooks::Webhook};
 use http::Method;
-use register_domain::{MAX_IMPORT_LINES, Pace, Worked};
+use register_domain::{MAX_IMPORT_LINES, MAX_OPEN_IMPORTS, Pace, Worked};
 use serde_json::{Value, json};
 use stand::{OPERATOR, Stand, TENANT};
 
@@ -163,6 +163,46 @@ async fn a_webhooks_secret_is_shown_once_rotates_with_an_overlap_and_goes_with_i
     for kind in ["webhook", "webhook-progress", "webhook-wish"] {
         assert!(stand.home.documents(kind, None, 10).await.unwrap().is_empty(), "{kind}");
     }
+}
+
+/// An import of so many names of one tenant, none of them in another list.
+fn list_of(tenant: &str, number: usize, names: usize) -> Value {
+    let domains: Vec<_> =
+        (0..names).map(|n| json!({ "hostname": format!("h{n}.n{number}.{tenant}-brand.com"), "tenant": tenant })).collect();
+    json!({ "domains": domains })
+}
+
+#[tokio::test]
+async fn a_tenant_opens_no_more_imports_than_it_may_and_one_that_is_open_may_be_asked_for_again() {
+    let stand = Stand::new().await;
+    let mut first = Value::Null;
+    for number in 0..MAX_OPEN_IMPORTS {
+        let begun = import(&stand, TENANT, &list_of("brand", number, 1)).await;
+        first = if first.is_null() { begun } else { first };
+    }
+    let one_more = list_of("brand", MAX_OPEN_IMPORTS, 1);
+    let (status, refused) = stand.ask(Method::POST, "/v1/imports", Some(TENANT), &one_more.to_string()).await;
+    assert_eq!((status, &refused["code"]), (429, &"limits.too_many_imports".into()));
+    let (_, page) = stand.ask(Method::GET, "/v1/imports?limit=200", Some(TENANT), "").await;
+    assert_eq!(page["items"].as_array().unwrap().len(), MAX_OPEN_IMPORTS, "the refused one left something behind");
+    assert_eq!(import(&stand, TENANT, &list_of("brand", 0, 1)).await, first, "its answer may have been lost");
+    import(&stand, OPERATOR, &one_more).await;
+    stand.api.work_imports(BUDGET).await.unwrap();
+    import(&stand, TENANT, &one_more).await;
+}
+
+#[tokio::test]
+async fn fifty_imports_of_one_delay_no_other_ones_first_names() {
+    let stand = Stand::new().await;
+    for number in 0..MAX_OPEN_IMPORTS {
+        import(&stand, OPERATOR, &list_of("zebra", number, 60)).await;
+    }
+    let late = import(&stand, TENANT, &list_of("brand", 0, 15)).await;
+    // Ticks with time for one chunk each: the second is the other tenant's.
+    assert_eq!(stand.api.work_imports(Duration::ZERO).await.unwrap(), Worked { lines: 20, more: true });
+    assert_eq!(stand.api.work_imports(Duration::ZERO).await.unwrap(), Worked { lines: 15, more: true });
+    assert_eq!(counts(&shown(&stand, TENANT, late["id"].as_str().unwrap()).await), [0, 15, 0, 0], "it waits behind another's imports");
+    assert_eq!(stand.api.work_imports(Duration::ZERO).await.unwrap(), Worked { lines: 20, more: true }, "the first one's turn again");
 }
 
 #[tokio::test]
