@@ -36,7 +36,7 @@ pub use account::AcmeAccount;
 pub use check::read_issued;
 pub use config::{AcmeConfig, AcmeSetupError, ExternalAccount};
 pub use directory::CaDirectory;
-pub use pair::CaPair;
+pub use pair::{CaPair, named_in};
 
 use check::{Asked, check_chain, spki_sha256_of_csr};
 use client::{CaClient, noting_waits};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bundles::SealPublicKey;
-use domains::{AnswerZone, CaChoice, ChallengeKind, Clock, ZoneSettings};
+use domains::{AnswerZone, Clock, ZoneSettings};
 use issuers::acme::{AcmeAccount, AcmeConfig, AcmeIssuer, ExternalAccount};
 
 use crate::{
@@ -147,21 +147,9 @@ impl Issuers {
 }
 
 impl Issuers {
-    /// The zone with the CAs as CAA records would name them, our account at each. A second CA whose account has a key of its own is shown no
-    /// http-01 challenge, since the edge answers with the first one's.
+    /// The zone with the CAs as CAA records would name them, our account at each.
     pub(crate) fn named_in(&self, zone: &ZoneSettings) -> ZoneSettings {
-        let mut zone = zone.clone();
-        for ca in &mut zone.issuers {
-            let account = match ca.ca {
-                CaChoice::First => Some(&self.first),
-                CaChoice::Second => self.second.as_ref(),
-            };
-            ca.account_uri = account.map(|issuer| issuer.account_url().to_owned());
-            if account.is_some_and(|issuer| issuer.thumbprint() != self.first.thumbprint()) {
-                ca.methods.retain(|method| method != ChallengeKind::Http01.as_str());
-            }
-        }
-        zone
+        issuers::acme::named_in(&self.first, self.second.as_ref(), zone)
     }
 }
 

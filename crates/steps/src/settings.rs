@@ -73,6 +73,17 @@ pub struct DnsSettings {
     pub allow_non_global: bool,
 }
 
+/// The CA to turn to while the first is down or limited for too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondCa {
+    /// Its directory's URL.
+    pub directory: String,
+    /// The text of the file with its root certificates, for a CA that no public root signs.
+    pub root: Option<String>,
+    /// Which secret holds the account there.
+    pub account_secret: String,
+}
+
 /// Reads variables and gathers what is wrong with them.
 pub struct Reader<'e> {
     env: &'e dyn Env,
@@ -86,7 +97,8 @@ impl Reader<'_> {
     }
 
     /// `NAMEPLATE_ZONE_NAME`, `NAMEPLATE_ZONE_TXT_PREFIX` and `NAMEPLATE_ZONE_ADDRESSES`: where targets, proofs and the edge are;
-    /// `NAMEPLATE_ACME_CAA_IDENTITIES` and `NAMEPLATE_ACME_ACCOUNT_URL`: as whom CAA records may allow us.
+    /// `NAMEPLATE_ACME_CAA_IDENTITIES` and `NAMEPLATE_ACME_ACCOUNT_URL`: as whom CAA records may allow us. Where
+    /// `NAMEPLATE_ACME_SECOND_DIRECTORY` names a second CA, the same two of it, with `SECOND_` in their names.
     pub fn zone(&mut self) -> Option<ZoneSettings> {
         let zone = self.required("NAMEPLATE_ZONE_NAME", "the operator's edge zone", |text| {
             Hostname::parse_name(text).map_err(|error| error.to_string())
@@ -95,22 +107,45 @@ impl Reader<'_> {
         let edge_addresses = self.list("NAMEPLATE_ZONE_ADDRESSES", "the edge's addresses, separated by commas", |text| {
             text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an IP address"))
         });
-        let identities = self.optional("NAMEPLATE_ACME_CAA_IDENTITIES", |text| {
-            Ok(text.split(',').map(|part| part.trim().to_ascii_lowercase()).filter(|part| !part.is_empty()).collect::<Vec<_>>())
-        });
-        let account_uri = self.optional("NAMEPLATE_ACME_ACCOUNT_URL", |text| Ok(text.to_owned()));
-        let issuer = CaaIssuer {
-            ca: CaChoice::First,
-            identities: identities?.unwrap_or_else(|| vec![CAA_IDENTITY.to_owned()]),
-            account_uri: account_uri?,
-            methods: vec!["http-01".to_owned(), "dns-01".to_owned()],
-        };
+        let first = self.issuer(CaChoice::First, "", &[CAA_IDENTITY]);
+        let second_directory = self.second_directory();
+        // Without a name it is asked only where no CAA record names a CA.
+        let second = self.issuer(CaChoice::Second, "SECOND_", &[]);
+        let second = second_directory?.map(|_| second);
         Some(ZoneSettings {
-            issuers: vec![issuer],
+            issuers: std::iter::once(first?).chain(second.flatten()).collect(),
             zone: zone?,
             txt_prefix: txt_prefix?.unwrap_or_else(|| TXT_PREFIX.to_owned()),
             edge_addresses: edge_addresses?,
         })
+    }
+
+    /// A CA as CAA records would name it, and our account there.
+    fn issuer(&mut self, ca: CaChoice, which: &str, usual: &[&str]) -> Option<CaaIssuer> {
+        let identities = self.optional(&format!("NAMEPLATE_ACME_{which}CAA_IDENTITIES"), |text| {
+            Ok(text.split(',').map(|part| part.trim().to_ascii_lowercase()).filter(|part| !part.is_empty()).collect::<Vec<_>>())
+        });
+        let account_uri = self.optional(&format!("NAMEPLATE_ACME_{which}ACCOUNT_URL"), |text| Ok(text.to_owned()));
+        Some(CaaIssuer {
+            ca,
+            identities: identities?.unwrap_or_else(|| usual.iter().map(|&name| name.to_owned()).collect()),
+            account_uri: account_uri?,
+            methods: vec!["http-01".to_owned(), "dns-01".to_owned()],
+        })
+    }
+
+    /// `NAMEPLATE_ACME_SECOND_DIRECTORY`: the directory of a second CA, for when the first is down or limited for too long; without it there is none.
+    pub fn second_directory(&mut self) -> Option<Option<String>> {
+        self.optional("NAMEPLATE_ACME_SECOND_DIRECTORY", https_url)
+    }
+
+    /// The second CA, if there is one: `NAMEPLATE_ACME_SECOND_DIRECTORY`, and then `NAMEPLATE_ACME_SECOND_ACCOUNT_SECRET` must be set, and
+    /// `NAMEPLATE_ACME_SECOND_ROOT` may be.
+    pub fn second_ca(&mut self) -> Option<Option<SecondCa>> {
+        let Some(directory) = self.second_directory()? else { return Some(None) };
+        let account = self.text("NAMEPLATE_ACME_SECOND_ACCOUNT_SECRET", "the secret with the account at the second CA");
+        let root = self.optional("NAMEPLATE_ACME_SECOND_ROOT", contents);
+        Some(Some(SecondCa { directory, root: root?, account_secret: account? }))
     }
 
     /// Which hostnames may be claimed, beside the operator's zone. `NAMEPLATE_HOSTNAMES_TENANT_WILDCARDS`: whether tenants may claim wildcards.
@@ -139,18 +174,20 @@ impl Reader<'_> {
         Some(DnsSettings { resolver: resolver?, authority_port: authority_port?, allow_non_global: allow_non_global?.unwrap_or_default() })
     }
 
-    /// `NAMEPLATE_ACME_ACCOUNT_URL`, for who looks at CAA records without the account's secret: without it, records that allow another account
-    /// alone would look as if they allowed ours, and the CA would refuse each order.
-    pub fn acme_account_url(&mut self) -> Option<String> {
-        self.text("NAMEPLATE_ACME_ACCOUNT_URL", "the account at the CA, as CAA records may name it")
+    /// `NAMEPLATE_ACME_ACCOUNT_URL`, and with a second CA `NAMEPLATE_ACME_SECOND_ACCOUNT_URL`, for who looks at CAA records without the accounts'
+    /// secrets: without them, records that allow another account alone would look as if they allowed ours, and the CA would refuse each order.
+    pub fn acme_account_urls(&mut self) -> Option<()> {
+        let second = self.second_directory();
+        let first = self.text("NAMEPLATE_ACME_ACCOUNT_URL", "the account at the CA, as CAA records may name it");
+        if second?.is_some() {
+            self.text("NAMEPLATE_ACME_SECOND_ACCOUNT_URL", "the account at the second CA, as CAA records may name it")?;
+        }
+        first.map(drop)
     }
 
     /// `NAMEPLATE_ACME_DIRECTORY`: the CA's directory.
     pub fn acme_directory(&mut self) -> Option<String> {
-        self.required("NAMEPLATE_ACME_DIRECTORY", "the URL of the CA's directory", |text| match text.starts_with("https://") {
-            true => Ok(text.to_owned()),
-            false => Err(format!("`{text}` does not begin with https://")),
-        })
+        self.required("NAMEPLATE_ACME_DIRECTORY", "the URL of the CA's directory", https_url)
     }
 
     /// `NAMEPLATE_ACME_ROOT`: a file with the CA's root certificates, for a CA that no public root signs; its text.
@@ -197,6 +234,10 @@ impl Reader<'_> {
     fn parsed<T>(&mut self, name: &str, result: Result<T, String>) -> Option<T> {
         result.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
     }
+}
+
+fn https_url(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") { Ok(text.to_owned()) } else { Err(format!("`{text}` does not begin with https://")) }
 }
 
 fn contents(path: &str) -> Result<String, String> {
@@ -250,7 +291,7 @@ mod tests {
         ]);
         let wanted = |read: &mut Reader<'_>| {
             let (table, zone, resolver) = (read.text("NAMEPLATE_AWS_TABLE", "the table"), read.zone(), read.dns());
-            let (hostnames, account_url) = (read.hostnames(), read.acme_account_url());
+            let (hostnames, account_url) = (read.hostnames(), read.acme_account_urls());
             let (directory, root) = (read.acme_directory(), read.acme_root());
             let (account, seal_key) = (read.acme_account_secret(), read.seal_public_key_secret());
             Some((table?, zone?, resolver?, hostnames?, account_url?, directory?, root?, account?, seal_key?))
@@ -295,5 +336,28 @@ mod tests {
         assert_eq!(zone.targets_zone(), "t.edge.saas.net");
         assert_eq!(zone.txt_prefix, "_nameplate");
         assert_eq!(zone.edge_addresses, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_second_ca_is_whole_or_told_to_be_incomplete_and_named_as_caa_records_name_it() {
+        let zone = [("NAMEPLATE_ZONE_NAME", "edge.saas.net"), ("NAMEPLATE_ZONE_ADDRESSES", "192.0.2.1")];
+        let directory = ("NAMEPLATE_ACME_SECOND_DIRECTORY", "https://second.net/directory");
+        let env = given([zone[0], zone[1], ("NAMEPLATE_ACME_SECOND_CAA_IDENTITIES", "second.net")]);
+        assert_eq!(read(&env, |read| read.second_ca()).unwrap(), None);
+        assert_eq!(read(&env, |read| read.zone()).unwrap().issuers.len(), 1, "nobody is asked there");
+        let env = given([zone[0], zone[1], directory, ("NAMEPLATE_ACME_SECOND_CAA_IDENTITIES", "second.net, Other.net")]);
+        let issuers = read(&env, |read| read.zone()).unwrap().issuers;
+        assert_eq!(
+            (issuers[1].ca, issuers[1].identities.as_slice()),
+            (CaChoice::Second, &["second.net".to_owned(), "other.net".to_owned()][..])
+        );
+        assert_eq!(issuers[0].identities, [CAA_IDENTITY]);
+        let problems = read(&env, |read| read.second_ca()).unwrap_err();
+        assert!(problems.to_string().contains("NAMEPLATE_ACME_SECOND_ACCOUNT_SECRET is not set"), "{problems}");
+        let env = given([("NAMEPLATE_ACME_SECOND_DIRECTORY", "http://second.net/")]);
+        assert!(read(&env, |read| read.second_ca()).is_err());
+        let env = given([directory, ("NAMEPLATE_ACME_SECOND_ACCOUNT_SECRET", "nameplate/second")]);
+        let second = read(&env, |read| read.second_ca()).unwrap().unwrap();
+        assert_eq!((second.directory.as_str(), second.account_secret.as_str()), (directory.1, "nameplate/second"));
     }
 }

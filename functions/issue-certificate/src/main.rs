@@ -6,9 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use bundles::SealPublicKey;
-use domains::{AnswerZone, Clock, IssuancePolicy, LookSchedule, SystemClock, ledger::CaLimits};
+use domains::{AnswerZone, Clock, Failover, IssuancePolicy, Issuer, LookSchedule, SystemClock, ledger::CaLimits};
 use issue_certificate::IssueCertificate;
-use issuers::acme::{AcmeConfig, AcmeIssuer};
+use issuers::acme::{AcmeConfig, AcmeIssuer, CaPair, named_in};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use lookups::{LookupConfig, Lookups};
 use steps::{
@@ -28,15 +28,26 @@ const BUDGET: Duration = Duration::from_secs(100);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (places, mut zone, dns, directory, root, account, seal_key, answers) = read(&ProcessEnv, |read| {
+    let (places, zone, dns, directory, root, account, seal_key, answers, second) = read(&ProcessEnv, |read| {
         let (places, zone, dns) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.dns());
         let (directory, root) = (read.acme_directory(), read.acme_root());
         let (account, seal_key) = (read.acme_account_secret(), read.seal_public_key_secret());
         // Without an answer zone every name is proved by http-01, and wildcards by nothing.
         let answers = read.optional("NAMEPLATE_AWS_ANSWERS_HOSTED_ZONE", |text| Ok(text.to_owned()));
-        Some((places?, zone?, dns?, directory?, root?, account?, seal_key?, answers?))
+        let second = read.second_ca();
+        Some((places?, zone?, dns?, directory?, root?, account?, seal_key?, answers?, second?))
     })?;
-    tracing::info!(?places, ?zone, ?dns, directory, account, seal_key, answers, "settings");
+    tracing::info!(
+        ?places,
+        ?zone,
+        ?dns,
+        directory,
+        account,
+        seal_key,
+        answers,
+        second = second.as_ref().map(|ca| &ca.directory),
+        "settings"
+    );
     let secrets = Secrets::open(&Access::Ambient).await;
     let account = secrets.text(&account).await?;
     let seal_key: SealPublicKey = serde_json::from_str(secrets.text(&seal_key).await?.expose())?;
@@ -47,21 +58,33 @@ async fn main() -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ca_limits = CaLimits::of_directory(&directory);
     let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
-    let acme = AcmeConfig { extra_root_pem: root, answers, step_budget: BUDGET, ..AcmeConfig::new(directory, seal_key, clock.clone()) };
-    let issuer = AcmeIssuer::open(acme, account.expose())?;
-    zone.issuers.iter_mut().for_each(|known| known.account_uri = Some(issuer.account_url().to_owned()));
+    let second_ca_limits = second.as_ref().map(|ca| CaLimits::of_directory(&ca.directory));
+    let open = |directory, root, account: &str| {
+        let ca = AcmeConfig::new(directory, seal_key.clone(), clock.clone());
+        AcmeIssuer::open(AcmeConfig { extra_root_pem: root, answers: answers.clone(), step_budget: BUDGET, ..ca }, account)
+    };
+    let first = open(directory, root, account.expose())?;
+    let second = match second {
+        Some(ca) => Some(open(ca.directory, ca.root, secrets.text(&ca.account_secret).await?.expose())?),
+        None => None,
+    };
+    let zone = named_in(&first, second.as_ref(), &zone);
+    // The edge answers http-01 with one account's key.
+    let http_01 = second.as_ref().is_none_or(|second| second.thumbprint() == first.thumbprint());
+    let failover = second.is_some().then(|| Failover { http_01, ..Failover::default() });
+    let second = second.map(|issuer| Arc::new(issuer) as Arc<dyn Issuer>);
     let lookups = LookupConfig::asking(dns.resolver).with(dns.authority_port, dns.allow_non_global);
     let issue = IssueCertificate {
         table: home.clone(),
         documents: home.clone(),
         limits: home,
         ca_limits,
-        second_ca_limits: None,
-        issuer: Arc::new(issuer),
+        second_ca_limits,
+        issuer: Arc::new(CaPair::new(Arc::new(first), second)),
         lookup: Arc::new(Lookups::new(lookups)),
         zone,
         looks: LookSchedule::default(),
-        policy: IssuancePolicy { lease: LEASE, ..IssuancePolicy::default() },
+        policy: IssuancePolicy { lease: LEASE, failover, ..IssuancePolicy::default() },
         clock,
     };
     run(service_fn(|event: LambdaEvent<SqsEvent>| async { Ok::<_, Error>(handle_batch(&issue, event.payload).await) })).await

@@ -17,17 +17,19 @@ async fn main() -> Result<(), Error> {
     let (places, zone, hostnames, ca_limits, origins) = read(&ProcessEnv, |read| {
         let (places, zone, hostnames) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.hostnames());
         // Whose limits are shown; without it there are none to show.
-        let directory = read.optional("NAMEPLATE_ACME_DIRECTORY", |url| Ok(CaLimits::of_directory(url)));
+        let first = read.optional("NAMEPLATE_ACME_DIRECTORY", |url| Ok(CaLimits::of_directory(url)));
+        let second = read.second_directory().map(|url| url.map(|url| CaLimits::of_directory(&url)));
         // As the edge's EDGE_ORIGINS names them.
         let origins = read.optional("NAMEPLATE_ORIGINS", |text| {
             text.split(',').map(|name| OriginName::parse(name.trim()).map_err(|error| error.to_string())).collect::<Result<_, _>>()
         });
-        Some((places?, zone?, hostnames?, directory?, origins?.unwrap_or_default()))
+        let ca_limits: Vec<CaLimits> = first?.into_iter().chain(second?).collect();
+        Some((places?, zone?, hostnames?, ca_limits, origins?.unwrap_or_default()))
     })?;
     tracing::info!(?places, ?zone, ?hostnames, ?origins, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let home = Arc::new(AwsHome::open(&Access::Ambient, places, clock.clone()).await);
-    let api = Api { origins, ..Api::over(home, zone, hostnames, ca_limits.into_iter().collect(), clock) };
+    let api = Api { origins, ..Api::over(home, zone, hostnames, ca_limits, clock) };
     api.prepare().await.map_err(|refusal| refusal.detail)?;
     run(service_fn(|request: Request| async { Ok::<_, Error>(answer(&api, request).await) })).await
 }

@@ -19,12 +19,11 @@ use verify_ownership::VerifyOwnership;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init(LogFormat::Json);
-    let (places, mut zone, dns, account_url) = read(&ProcessEnv, |read| {
+    let (places, zone, dns) = read(&ProcessEnv, |read| {
         let (places, zone, dns) = (Places::read(|name, what| read.text(name, what)), read.zone(), read.dns());
-        let account_url = read.acme_account_url();
-        Some((places?, zone?, dns?, account_url?))
+        let accounts = read.acme_account_urls();
+        accounts.and(Some((places?, zone?, dns?)))
     })?;
-    zone.issuers.iter_mut().for_each(|issuer| issuer.account_uri = Some(account_url.clone()));
     tracing::info!(?places, ?zone, ?dns, "settings");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let lookups = LookupConfig::asking(dns.resolver).with(dns.authority_port, dns.allow_non_global);

@@ -6,7 +6,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domains::{Attempt, CaChoice, ClaimKey, Hostname, IssueError, Issued, Issuer, OrderPlan, PreparedKey, RenewalWindow};
+use domains::{
+    Attempt, CaChoice, ChallengeKind, ClaimKey, Hostname, IssueError, Issued, Issuer, OrderPlan, PreparedKey, RenewalWindow, ZoneSettings,
+};
+
+use super::AcmeIssuer;
 
 /// The CA that certificates come from, and the one to turn to meanwhile.
 pub struct CaPair {
@@ -26,6 +30,23 @@ impl CaPair {
             CaChoice::Second => self.second.as_deref(),
         }
     }
+}
+
+/// The zone with the CAs as CAA records would name them, our account at each. A second CA whose account has a key of its own is shown no
+/// http-01 challenge, since the edge answers with the first one's.
+pub fn named_in(first: &AcmeIssuer, second: Option<&AcmeIssuer>, zone: &ZoneSettings) -> ZoneSettings {
+    let mut zone = zone.clone();
+    for ca in &mut zone.issuers {
+        let account = match ca.ca {
+            CaChoice::First => Some(first),
+            CaChoice::Second => second,
+        };
+        ca.account_uri = account.map(|issuer| issuer.account_url().to_owned());
+        if account.is_some_and(|issuer| issuer.thumbprint() != first.thumbprint()) {
+            ca.methods.retain(|method| method != ChallengeKind::Http01.as_str());
+        }
+    }
+    zone
 }
 
 fn not_configured() -> IssueError {
