@@ -32,7 +32,7 @@ use pipeline::Pipeline;
 use publish_site::PublishSite;
 use register_domain::{Api, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
-use schedule_renewals::{ScheduleRenewals, SigningKeys, Tick};
+use schedule_renewals::{EdgeKeys, ScheduleRenewals, Tick};
 use serde_json::{Value, json};
 use storage::local::{Chaos, LocalConfig, LocalHome};
 use tempfile::TempDir;
@@ -341,7 +341,7 @@ fn pipeline(
             due: home(),
             queue: recorder.clone(),
             marks: home(),
-            signing: SigningKeys { bucket: home(), seal_to },
+            keys: EdgeKeys { bucket: home(), seal_to, shared_tickets: false },
             clock,
             grace: GRACE,
         },

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use domains::{Clock, StateName, Timestamp, ledger::CaLimits};
 use futures_util::{StreamExt, stream};
-use schedule_renewals::{ScheduleRenewals, SigningKeys};
+use schedule_renewals::{EdgeKeys, ScheduleRenewals};
 use system_tests::{
     simulation::{Simulation, front::Work, later},
     sizes::sizes,
@@ -253,8 +253,8 @@ async fn idle_tick(world: &Simulation) -> (Work, Duration) {
     world.settle().await;
     let real = &world.pipeline.timer;
     let (due, queue, marks) = (real.due.clone(), real.queue.clone(), real.marks.clone());
-    let signing = SigningKeys { bucket: real.signing.bucket.clone(), seal_to: real.signing.seal_to.clone() };
-    let timer = ScheduleRenewals { due, queue, marks, signing, clock: real.clock.clone(), grace: Duration::from_secs(3_600) };
+    let keys = EdgeKeys { bucket: real.keys.bucket.clone(), seal_to: real.keys.seal_to.clone(), shared_tickets: false };
+    let timer = ScheduleRenewals { due, queue, marks, keys, clock: real.clock.clone(), grace: Duration::from_secs(3_600) };
     let before = world.front.work();
     assert_eq!(timer.tick().await.unwrap().overdue, 0, "something is left undone");
     let work = world.front.work() - before;

@@ -9,6 +9,7 @@
 //! - [`IndexShard`]: `index/<00..ff>.json`, the names that exist with their versions.
 //! - [`EdgeSettings`]: `edge.json`, what every edge must know beside the names.
 //! - [`SigningKey`]: a key that signs tenant assertions, in `edge.json`: public half for everybody, private half sealed to the edge.
+//! - [`TicketKey`]: a key that edges share for TLS session tickets, in `edge.json`, sealed to the edge.
 
 mod bundle;
 mod encoding;
@@ -18,6 +19,7 @@ mod names;
 mod seal;
 mod settings;
 mod signing;
+mod tickets;
 
 pub use bundle::{Bundle, ClaimIdentity, LeafFacts, MAX_SITE_BYTES, SiteObject, Tombstone, check_replacement};
 pub use encoding::Digest;
@@ -27,6 +29,7 @@ pub use names::{EDGE_SETTINGS_OBJECT, index_object, shard_of_object, site_hostna
 pub use seal::{SealKeyPair, SealKeys, SealPublicKey, SealedKey};
 pub use settings::EdgeSettings;
 pub use signing::{SigningKey, jwks, signing_at};
+pub use tickets::TicketKey;
 
 /// Seconds since 1970-01-01T00:00:00Z.
 pub type UnixSeconds = i64;

@@ -1,12 +1,12 @@
 //! What every edge must know beside the names: `edge.json`.
 //!
-//! Arrives: the ACME accounts' thumbprints, the keys of tenant assertions. Leaves: the key authorization for any http-01 token, with nothing
-//! stored per challenge.
+//! Arrives: the ACME accounts' thumbprints, the keys of tenant assertions and of session tickets. Leaves: the key authorization for any
+//! http-01 token, with nothing stored per challenge.
 //! Goes wrong: like every object here, by being too large, cut off or of another format.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BundleError, FORMAT, SigningKey, encoding};
+use crate::{BundleError, FORMAT, SigningKey, TicketKey, encoding};
 
 /// The largest `edge.json` accepted.
 const MAX_SETTINGS_BYTES: usize = 64 * 1024;
@@ -22,18 +22,27 @@ pub struct EdgeSettings {
     /// What signs tenant assertions, oldest first; none in an object written before there were any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signing_keys: Vec<SigningKey>,
+    /// What session tickets are sealed with where edges share their keys, oldest first; none where they do not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ticket_keys: Vec<TicketKey>,
 }
 
 impl EdgeSettings {
     /// Settings to be written.
     pub fn new(generation: u64, challenge_thumbprints: Vec<String>) -> Self {
-        Self { format: FORMAT, generation, challenge_thumbprints, signing_keys: Vec::new() }
+        Self { format: FORMAT, generation, challenge_thumbprints, signing_keys: Vec::new(), ticket_keys: Vec::new() }
     }
 
     /// The same with these keys for tenant assertions.
     #[must_use]
     pub fn with_signing_keys(self, signing_keys: Vec<SigningKey>) -> Self {
         Self { signing_keys, ..self }
+    }
+
+    /// The same with these keys for session tickets.
+    #[must_use]
+    pub fn with_ticket_keys(self, ticket_keys: Vec<TicketKey>) -> Self {
+        Self { ticket_keys, ..self }
     }
 
     /// The answer to an http-01 challenge, or `None` while no account is known.

@@ -19,7 +19,7 @@ use pipeline::{Pipeline, Running};
 use publish_site::PublishSite;
 use register_domain::{Api, Entropy, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
-use schedule_renewals::{ScheduleRenewals, SigningKeys};
+use schedule_renewals::{EdgeKeys, ScheduleRenewals};
 use storage::local::LocalHome;
 use tokio::{net::TcpListener, task::JoinHandle};
 use verify_ownership::VerifyOwnership;
@@ -174,7 +174,7 @@ impl Product {
                 due: home.due.clone(),
                 queue: home.queue.clone(),
                 marks: home.marks.clone(),
-                signing: SigningKeys { bucket: home.bucket.clone(), seal_to: seal_key },
+                keys: EdgeKeys { bucket: home.bucket.clone(), seal_to: seal_key, shared_tickets: false },
                 clock: clock.clone(),
                 grace: config.timer_grace,
             },

@@ -205,6 +205,17 @@ impl Reader<'_> {
         self.text("NAMEPLATE_SEAL_PUBLIC_KEY_SECRET", "the secret with the edge's public seal key")
     }
 
+    /// `NAMEPLATE_EDGE_TICKETS`: whether edges share the keys of session tickets (`shared`) or each process has its own (`process`, as
+    /// without it).
+    pub fn shared_tickets(&mut self) -> Option<bool> {
+        let shared = self.optional("NAMEPLATE_EDGE_TICKETS", |text| match text {
+            "shared" => Ok(true),
+            "process" => Ok(false),
+            _ => Err(format!("`{text}` is neither shared nor process")),
+        });
+        shared.map(Option::unwrap_or_default)
+    }
+
     /// A variable that must be set; `what` says what it names.
     pub fn required<T>(&mut self, name: &str, what: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let Some(value) = self.value(name) else {

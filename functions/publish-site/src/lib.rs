@@ -77,18 +77,16 @@ impl PublishSite {
     pub async fn publish_edge_settings(&self, thumbprints: &[String]) -> Result<(), StepFailure> {
         for _ in 0..RACES {
             let present = self.bucket.get(EDGE_SETTINGS_OBJECT).await?;
-            // The keys of tenant assertions are schedule-renewals' part of the object.
-            let (generation, signing_keys) = match &present {
-                Some((bytes, _)) => {
-                    let known = EdgeSettings::from_bytes(bytes).map_err(|error| StepFailure::Defect(error.to_string()))?;
-                    if known.challenge_thumbprints == thumbprints {
-                        return Ok(());
-                    }
-                    (known.generation, known.signing_keys)
-                }
-                None => (0, Vec::new()),
+            // The keys in the object are schedule-renewals' part of it.
+            let mut settings = match &present {
+                Some((bytes, _)) => EdgeSettings::from_bytes(bytes).map_err(|error| StepFailure::Defect(error.to_string()))?,
+                None => EdgeSettings::new(0, Vec::new()),
             };
-            let settings = EdgeSettings::new(generation + 1, thumbprints.to_vec()).with_signing_keys(signing_keys);
+            if present.is_some() && settings.challenge_thumbprints == thumbprints {
+                return Ok(());
+            }
+            settings.generation += 1;
+            settings.challenge_thumbprints = thumbprints.to_vec();
             match self.bucket.put(EDGE_SETTINGS_OBJECT, &settings.to_bytes(), &write::condition(present.as_ref())).await {
                 Ok(()) => return Ok(()),
                 Err(CommitError::Conflict) => {}

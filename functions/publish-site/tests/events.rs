@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use bundles::{
-    EDGE_SETTINGS_OBJECT, EdgeSettings, IndexShard, LeafFacts, SealKeyPair, SealKeys, SigningKey, SiteObject, index_object, shard_of,
-    site_object,
+    EDGE_SETTINGS_OBJECT, EdgeSettings, IndexShard, LeafFacts, SealKeyPair, SealKeys, SigningKey, SiteObject, TicketKey, index_object,
+    shard_of, site_object,
 };
 use domains::{
     BundleBucket, Change, Claim, ClaimId, ClaimKey, Clock, CommitError, Delegation, DomainTable, HandClock, Hostname, IssuancePolicy,
@@ -199,16 +199,21 @@ async fn a_message_that_does_not_parse_is_failed_alone() {
 }
 
 #[tokio::test]
-async fn new_thumbprints_leave_the_keys_of_tenant_assertions_where_they_are() {
+async fn new_thumbprints_leave_the_keys_of_assertions_and_tickets_where_they_are() {
     let folder = TempDir::new().unwrap();
     let clock = Arc::new(HandClock::starting_at("2026-11-24T10:00:00Z".parse().unwrap()));
     let home = Arc::new(LocalHome::open(LocalConfig::new(folder.path(), clock.clone() as Arc<dyn Clock>)).unwrap());
     let point = [vec![4], vec![1; 64]].concat();
-    let key = SigningKey::seal(SealKeyPair::generate().unwrap().public(), b"key", &point, 0).unwrap();
-    let before = EdgeSettings::new(1, Vec::new()).with_signing_keys(vec![key]);
+    let seal_key = SealKeyPair::generate().unwrap();
+    let key = SigningKey::seal(seal_key.public(), b"key", &point, 0).unwrap();
+    let ticket_keys = vec![TicketKey::seal(seal_key.public(), &[7; 32], 0, 1).unwrap()];
+    let settings = |generation, thumbprints| {
+        EdgeSettings::new(generation, thumbprints).with_signing_keys(vec![key.clone()]).with_ticket_keys(ticket_keys.clone())
+    };
+    let before = settings(1, Vec::new());
     home.put(EDGE_SETTINGS_OBJECT, &before.to_bytes(), &ObjectCondition::Absent).await.unwrap();
     let publish = PublishSite { table: home.clone(), bucket: home.clone(), clock };
     publish.publish_edge_settings(&["thumbprint".to_owned()]).await.unwrap();
     let after = EdgeSettings::from_bytes(&home.get(EDGE_SETTINGS_OBJECT).await.unwrap().unwrap().0).unwrap();
-    assert_eq!((after.generation, after.signing_keys), (2, before.signing_keys));
+    assert_eq!(after, settings(2, vec!["thumbprint".to_owned()]));
 }

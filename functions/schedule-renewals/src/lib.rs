@@ -1,16 +1,20 @@
 //! The timer: nudges whatever is overdue, however long it slept, and heals what the stream lost.
 //!
-//! Arrives: a tick. Leaves: nudges, the low-water mark from which the next tick reads, and the keys of tenant assertions. Goes wrong: a store
-//! that cannot be asked; the mark stays, and the next tick covers the same span.
+//! Arrives: a tick. Leaves: nudges, the low-water mark from which the next tick reads, and the keys in `edge.json`. Goes wrong: a store that
+//! cannot be asked; the mark stays, and the next tick covers the same span.
 
+mod keys;
 mod signing;
+mod tickets;
 
 use std::{sync::Arc, time::Duration};
 
 use domains::{Clock, Dispatch, DueIndex, Marks, Nudge, StepQueue, StoreError, Timestamp, is_nudged};
 use serde::{Deserialize, Serialize};
 
-pub use signing::{PUBLISHED_AFTER, PUBLISHED_AHEAD, SIGNS_FOR, SigningKeys};
+pub use keys::EdgeKeys;
+pub use signing::{PUBLISHED_AFTER, PUBLISHED_AHEAD, SIGNS_FOR};
+pub use tickets::{OPENS_AFTER, SEALS_FOR, SHARED_AHEAD};
 
 /// The mark's name.
 const MARK: &str = "schedule-renewals";
@@ -29,8 +33,8 @@ pub struct ScheduleRenewals {
     pub queue: Arc<dyn StepQueue>,
     /// Holds the low-water mark.
     pub marks: Arc<dyn Marks>,
-    /// Makes and retires the keys of tenant assertions.
-    pub signing: SigningKeys,
+    /// Makes and retires the keys that edges read.
+    pub keys: EdgeKeys,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// How long an entry is left to the message that its own change sent.
@@ -63,14 +67,14 @@ impl ScheduleRenewals {
         Ok(tick)
     }
 
-    /// Drains the due-index from the stored low-water mark to now, then looks after the signing keys: a bucket that fails delays no nudge.
+    /// Drains the due-index from the stored low-water mark to now, then looks after the edges' keys: a bucket that fails delays no nudge.
     ///
     /// # Errors
     /// [`StoreError`] when the home cannot be asked; what was nudged so far may be nudged again.
     pub async fn tick(&self) -> Result<Tick, StoreError> {
         let now = self.clock.now();
         let tick = self.nudge(now).await?;
-        self.signing.rotate(now).await?;
+        self.keys.rotate(now).await?;
         Ok(tick)
     }
 
