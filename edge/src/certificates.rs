@@ -6,7 +6,7 @@
 
 mod disk;
 mod memory;
-mod sessions;
+mod tickets;
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use futures_util::{
 };
 use rustls::{
     ServerConfig,
-    server::ServerSessionMemoryCache,
+    server::NoServerSessionStorage,
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::{sync::Semaphore, time::timeout};
@@ -30,7 +30,8 @@ use tokio::{sync::Semaphore, time::timeout};
 pub use disk::DiskError;
 pub(crate) use disk::{Disk, Kept};
 use memory::{Memory, Parsed};
-use sessions::ScopedSessions;
+use tickets::SiteTickets;
+pub(crate) use tickets::Tickets;
 
 use crate::{
     connections::Connections,
@@ -97,7 +98,7 @@ pub(crate) struct Certificates {
     /// One commit at a time: what is on the disk and what is in service change together.
     committing: Mutex<()>,
     base: ServerConfig,
-    sessions: Arc<ServerSessionMemoryCache>,
+    tickets: Arc<Tickets>,
     source_timeout: Duration,
 }
 
@@ -111,7 +112,7 @@ pub(crate) struct Ingredients {
     pub(crate) connections: Arc<Connections>,
     pub(crate) metrics: EdgeMetrics,
     pub(crate) memory_bytes: usize,
-    pub(crate) max_sessions: usize,
+    pub(crate) tickets: Arc<Tickets>,
     pub(crate) cold_read_timeout: Duration,
 }
 
@@ -122,7 +123,7 @@ impl Certificates {
     }
 
     pub(crate) fn new(ingredients: Ingredients) -> Result<Self, rustls::Error> {
-        let Ingredients { names, disk, source, seal_keys, clock, connections, metrics, memory_bytes, max_sessions, cold_read_timeout } =
+        let Ingredients { names, disk, source, seal_keys, clock, connections, metrics, memory_bytes, tickets, cold_read_timeout } =
             ingredients;
         let memory = Memory::new(memory_bytes, metrics.certificate_cache_bytes.clone());
         Ok(Self {
@@ -138,7 +139,7 @@ impl Certificates {
             cold_reads: Semaphore::new(MAX_COLD_READS),
             committing: Mutex::default(),
             base: base_config()?,
-            sessions: ServerSessionMemoryCache::new(max_sessions),
+            tickets,
             source_timeout: cold_read_timeout,
         })
     }
@@ -373,7 +374,7 @@ impl Certificates {
     fn remember(&self, hostname: &Hostname, version: SiteVersion, tenant: &TenantId, key: Arc<CertifiedKey>) -> Arc<ServerConfig> {
         let bytes = memory::weight(&key);
         let mut config = self.base.clone();
-        config.session_storage = Arc::new(ScopedSessions::new(hostname, tenant, Arc::clone(&self.sessions)));
+        config.ticketer = Arc::new(SiteTickets::new(hostname, tenant, version, Arc::clone(&self.tickets)));
         config.cert_resolver = Arc::new(SingleCertAndKey::from(key));
         let config = Arc::new(config);
         self.memory().insert(hostname, Parsed { version, config: Arc::clone(&config), bytes });
@@ -413,6 +414,11 @@ fn base_config() -> Result<ServerConfig, rustls::Error> {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(NoCertificate));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Sessions travel with their clients. Early data stays off: it can be replayed, and nothing here could tell.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    // One each time does: whoever resumes is given the next.
+    config.send_tls13_tickets = 1;
     Ok(config)
 }
 

@@ -3,7 +3,7 @@
 //! Arrives: values from a program, or an environment. Leaves: a [`Config`]. Goes wrong: every problem of an environment at once
 //! ([`ConfigProblems`]), before anything is bound or read.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use domains::OriginName;
 use telemetry::LogFormat;
@@ -40,6 +40,8 @@ pub struct Config {
     pub access_log: Option<AccessLogPlace>,
     /// What such a line shows of the client's address.
     pub logged_address: LoggedAddress,
+    /// Whose keys TLS session tickets are sealed with.
+    pub tickets: TicketKeys,
     /// How the source is read.
     pub refresh: Refresh,
     /// What connections and requests may take.
@@ -117,6 +119,20 @@ pub enum AccessLogPlace {
     File(PathBuf),
 }
 
+impl AccessLogPlace {
+    /// Reads `off`, which is nowhere, `stdout`, or a file's path.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+        match text {
+            "off" => Ok(None),
+            "stdout" => Ok(Some(Self::Stdout)),
+            file => path(file).map(|file| Some(Self::File(file))),
+        }
+    }
+}
+
 /// What the access log shows of a client's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoggedAddress {
@@ -129,10 +145,56 @@ pub enum LoggedAddress {
     None,
 }
 
+impl FromStr for LoggedAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "truncated" => Ok(Self::Truncated),
+            "full" => Ok(Self::Full),
+            "none" => Ok(Self::None),
+            _ => Err(format!("`{text}` is not truncated, full or none")),
+        }
+    }
+}
+
+/// Whose keys TLS session tickets are sealed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TicketKeys {
+    /// Each process has its own: no session resumes at another edge, or after a restart.
+    #[default]
+    Process,
+    /// Those that the pipeline makes for all edges; while there are none, the process's own.
+    Shared,
+}
+
+impl FromStr for TicketKeys {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "process" => Ok(Self::Process),
+            "shared" => Ok(Self::Shared),
+            _ => Err(format!("`{text}` is neither process nor shared")),
+        }
+    }
+}
+
 /// Tenants that the metrics show by name, unless told otherwise: a screen of a dashboard.
 const METRICS_TENANTS: usize = 20;
 /// The most of them: each is two series, and a handshake of a tenant without a seat looks at five times as many.
 const MAX_METRICS_TENANTS: usize = 200;
+
+/// Reads how many tenants the metrics show by name; `off` is none.
+///
+/// # Errors
+/// What is wrong with the text, too many among it.
+pub fn metrics_tenants(text: &str) -> Result<usize, String> {
+    match or_off(text, 0, number)? {
+        many if many > MAX_METRICS_TENANTS => Err(format!("{many} are too many; the most is {MAX_METRICS_TENANTS}")),
+        enough => Ok(enough),
+    }
+}
 
 /// How the source is read.
 #[derive(Clone, Debug)]
@@ -190,8 +252,6 @@ pub struct Limits {
     pub max_body_bytes: u64,
     /// What one client address may take.
     pub per_address: AddressLimits,
-    /// TLS sessions kept for resumption, in this process only.
-    pub max_sessions: usize,
     /// Connections to one origin at once.
     pub max_origin_connections: usize,
     /// Idle connections to the origin kept for reuse.
@@ -265,7 +325,6 @@ impl Default for Limits {
             max_resets: 200,
             max_body_bytes: u64::MAX,
             per_address: AddressLimits::default(),
-            max_sessions: 10_000,
             max_origin_connections: 2_000,
             max_origin_idle: 256,
             origin_idle: Duration::from_secs(4),
@@ -325,6 +384,7 @@ impl Config {
             access_log: None,
             logged_address: LoggedAddress::default(),
             metrics_tenants: METRICS_TENANTS,
+            tickets: TicketKeys::default(),
             refresh: Refresh { poll_interval: Duration::from_millis(500), ..Refresh::default() },
             limits: Limits::default(),
             drain: Drain { timeout: Duration::from_secs(2), grace: Duration::from_secs(2) },
@@ -403,23 +463,10 @@ impl Program {
             error_pages: read.or("EDGE_ERROR_PAGES", None, |text| path(text).map(Some)),
             cache_dir: read.required("EDGE_CACHE_DIR", "a folder of its own", path).unwrap_or_default(),
             certificate_cache_bytes: read.or("EDGE_CERTIFICATE_CACHE", 64 * 1024 * 1024, bytes),
-            access_log: read.or("EDGE_ACCESS_LOG", None, |text| match text {
-                "off" => Ok(None),
-                "stdout" => Ok(Some(AccessLogPlace::Stdout)),
-                file => path(file).map(|file| Some(AccessLogPlace::File(file))),
-            }),
-            logged_address: read.or("EDGE_ACCESS_LOG_ADDRESSES", LoggedAddress::default(), |text| match text {
-                "truncated" => Ok(LoggedAddress::Truncated),
-                "full" => Ok(LoggedAddress::Full),
-                "none" => Ok(LoggedAddress::None),
-                _ => Err(format!("`{text}` is not truncated, full or none")),
-            }),
-            metrics_tenants: read.or("EDGE_METRICS_TENANTS", METRICS_TENANTS, |text| match or_off(text, 0, number)? {
-                many @ MAX_METRICS_TENANTS.. if many > MAX_METRICS_TENANTS => {
-                    Err(format!("{many} are too many; the most is {MAX_METRICS_TENANTS}"))
-                }
-                enough => Ok(enough),
-            }),
+            access_log: read.or("EDGE_ACCESS_LOG", None, AccessLogPlace::parse),
+            logged_address: read.or("EDGE_ACCESS_LOG_ADDRESSES", LoggedAddress::default(), str::parse),
+            metrics_tenants: read.or("EDGE_METRICS_TENANTS", METRICS_TENANTS, metrics_tenants),
+            tickets: read.or("EDGE_TICKETS", TicketKeys::default(), str::parse),
             refresh: Refresh::default(),
             limits: Limits::default(),
             drain: Drain::default(),
@@ -707,18 +754,23 @@ mod tests {
             let mut given = complete();
             given.extend(more.iter().copied());
             Program::from_env(&Given(given)).map(|program| {
-                let Config { access_log, logged_address, metrics_tenants, .. } = program.config;
-                (access_log, logged_address, metrics_tenants)
+                let Config { access_log, logged_address, metrics_tenants, tickets, .. } = program.config;
+                (access_log, logged_address, metrics_tenants, tickets)
             })
         };
-        assert_eq!(of(&[]), Ok((None, LoggedAddress::Truncated, METRICS_TENANTS)));
+        assert_eq!(of(&[]), Ok((None, LoggedAddress::Truncated, METRICS_TENANTS, TicketKeys::Process)));
         let file = Some(AccessLogPlace::File(PathBuf::from("log/access")));
         let given = [("EDGE_ACCESS_LOG", "log/access"), ("EDGE_ACCESS_LOG_ADDRESSES", "none"), ("EDGE_METRICS_TENANTS", "off")];
-        assert_eq!(of(&given), Ok((file, LoggedAddress::None, 0)));
-        let given = [("EDGE_ACCESS_LOG", "stdout"), ("EDGE_ACCESS_LOG_ADDRESSES", "full"), ("EDGE_METRICS_TENANTS", "200")];
-        assert_eq!(of(&given), Ok((Some(AccessLogPlace::Stdout), LoggedAddress::Full, 200)));
-        let given = [("EDGE_ACCESS_LOG_ADDRESSES", "half"), ("EDGE_METRICS_TENANTS", "201")];
-        assert_eq!(of(&given).unwrap_err().0.len(), 2);
+        assert_eq!(of(&given), Ok((file, LoggedAddress::None, 0, TicketKeys::Process)));
+        let given = [
+            ("EDGE_ACCESS_LOG", "stdout"),
+            ("EDGE_ACCESS_LOG_ADDRESSES", "full"),
+            ("EDGE_METRICS_TENANTS", "200"),
+            ("EDGE_TICKETS", "shared"),
+        ];
+        assert_eq!(of(&given), Ok((Some(AccessLogPlace::Stdout), LoggedAddress::Full, 200, TicketKeys::Shared)));
+        let given = [("EDGE_ACCESS_LOG_ADDRESSES", "half"), ("EDGE_METRICS_TENANTS", "201"), ("EDGE_TICKETS", "all")];
+        assert_eq!(of(&given).unwrap_err().0.len(), 3);
     }
 
     #[test]

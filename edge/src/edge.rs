@@ -13,7 +13,7 @@ use crate::{
     access_log::AccessLog,
     addresses::Addresses,
     assertion::Signer,
-    certificates::{Certificates, Disk, DiskError, Ingredients},
+    certificates::{Certificates, Disk, DiskError, Ingredients, Tickets},
     config::{AddressLimits, Config, Drain, Limits},
     connections::Connections,
     descriptors,
@@ -171,6 +171,7 @@ impl Edge {
         let open_log = |place| AccessLog::open(place, config.logged_address, metrics.access_log_dropped.clone());
         let access_log = config.access_log.as_ref().map(open_log).transpose().map_err(StartError::AccessLog)?;
         let connections = Arc::new(Connections::default());
+        let tickets = Arc::new(Tickets::new(config.tickets, Arc::clone(&parts.clock), metrics.clone()));
         let certificates = Certificates::new(Ingredients {
             names: Arc::clone(&names),
             disk: Arc::clone(&disk),
@@ -180,13 +181,14 @@ impl Edge {
             connections: Arc::clone(&connections),
             metrics: metrics.clone(),
             memory_bytes: config.certificate_cache_bytes,
-            max_sessions: config.limits.max_sessions,
+            tickets: Arc::clone(&tickets),
             cold_read_timeout: config.refresh.cold_read_timeout,
         });
         let certificates = Arc::new(certificates.map_err(StartError::Tls)?);
         let signer = Arc::new(Signer::new(Arc::clone(&parts.clock)));
         if let Some(settings) = &settings {
             signer.take(settings, certificates.seal_keys());
+            tickets.take(settings, certificates.seal_keys());
         }
         let (settings, settings_seen) = watch::channel(settings.map(Arc::new));
         let (loaded, loaded_seen) = watch::channel(loaded);
@@ -219,6 +221,7 @@ impl Edge {
             connections,
             metrics,
             signer,
+            tickets,
             settings,
             loaded,
             config: config.refresh,

@@ -5,7 +5,7 @@
 //! stays served until a tombstone of a higher version says otherwise, whatever else is down.
 //!
 //! In the order a connection meets them: `listener` (accept, limits; `load_balancer`, `addresses`) → `hello` (ClientHello to hostname) →
-//! `names` (the index in memory) → `certificates` (parsed keys, the local disk, one read of the source) → `connections` (who is open, for
+//! `names` (the index in memory) → `certificates` (parsed keys, session tickets, the local disk, one read of the source) → `connections` (who is open, for
 //! whom) → `framing` or `frames` (every byte, by HTTP's version) → `proxy` (`authority`, `forwarding`, `origin`, `websocket`, `tunnel`, `pages`). Beside them:
 //! `refresh` (the index polled, bundles filled in), `tenants` (who asks most), `access_log`, `port80`, `private`, `drain`, `descriptors`.
 

@@ -187,6 +187,9 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
         Err(_) => return shared.metrics.handshake("timeout"),
     };
     shared.metrics.handshake("done");
+    if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+        shared.metrics.resumed.increment();
+    }
     activity.handshake_done();
     let registration = shared.connections.register(&found.hostname, &found.tenant);
     let finish = registration.finish.clone();

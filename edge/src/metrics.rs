@@ -15,6 +15,17 @@ use telemetry::metrics::{self, Counter, Gauge, Histogram, Metrics};
 
 use crate::{names::Expiry, tenants::Tenants};
 
+/// Why a session ticket did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusedTicket {
+    /// It is none of ours.
+    Malformed,
+    /// Its key has ended, or was another process's.
+    UnknownKey,
+    /// It is of another site, of an earlier version of this one, or altered.
+    OtherSite,
+}
+
 /// The edge's counters and gauges. The hot ones are looked up once.
 #[derive(Clone, Debug)]
 pub(crate) struct EdgeMetrics {
@@ -28,6 +39,10 @@ pub(crate) struct EdgeMetrics {
     pub(crate) open_https: Gauge,
     pub(crate) accepted_https: Counter,
     pub(crate) access_log_dropped: Counter,
+    pub(crate) resumed: Counter,
+    pub(crate) tickets_own: Counter,
+    pub(crate) tickets_shared: Counter,
+    tickets_refused: [Counter; 3],
     pub(crate) first_byte: Histogram,
     pub(crate) tenants: Arc<Tenants>,
     responses: [Counter; 5],
@@ -44,6 +59,10 @@ impl EdgeMetrics {
             |place| registry.counter(metrics::CERTIFICATE_LOOKUPS_TOTAL, "Certified keys by where they were found.", Some(("from", place)));
         let responses =
             |class| registry.counter(metrics::REQUESTS_TOTAL, "Requests answered, by class of status.", Some(("status", class)));
+        let tickets = |key| registry.counter(metrics::TICKETS_TOTAL, "Session tickets made, by whose key.", Some(("key", key)));
+        let refused = |reason| {
+            registry.counter(metrics::TICKETS_REFUSED_TOTAL, "Session tickets that did not open, by reason.", Some(("reason", reason)))
+        };
         Self {
             names_known: registry.gauge(metrics::NAMES_KNOWN, "Names in the index that are not removed.", None),
             bundles_cold: registry.gauge(metrics::BUNDLES_COLD, "Names whose newest bundle is not on the local disk.", None),
@@ -55,6 +74,10 @@ impl EdgeMetrics {
             accepted_https: registry.counter(metrics::CONNECTIONS_TOTAL, "Connections accepted.", Some(("port", "https"))),
             responses: [responses("1xx"), responses("2xx"), responses("3xx"), responses("4xx"), responses("5xx")],
             access_log_dropped: registry.counter(metrics::ACCESS_LOG_DROPPED_TOTAL, "Lines of the access log that were dropped.", None),
+            resumed: registry.counter(metrics::HANDSHAKES_RESUMED_TOTAL, "Handshakes that resumed a session.", None),
+            tickets_own: tickets("process"),
+            tickets_shared: tickets("shared"),
+            tickets_refused: [refused("malformed"), refused("unknown_key"), refused("other_site")],
             first_byte: registry.histogram(metrics::FIRST_BYTE_SECONDS, "From a request's header to that of its answer."),
             tenants: Arc::new(Tenants::new(tenants)),
             began: Instant::now(),
@@ -108,6 +131,11 @@ impl EdgeMetrics {
     /// A handshake ended.
     pub(crate) fn handshake(&self, outcome: &'static str) {
         self.registry.counter(metrics::HANDSHAKES_TOTAL, "Handshakes, by outcome.", Some(("outcome", outcome))).increment();
+    }
+
+    /// A session ticket did not open. Strangers may send many, so this takes no lock.
+    pub(crate) fn ticket_refused(&self, why: RefusedTicket) {
+        self.tickets_refused[why as usize].increment();
     }
 
     /// The edge ended or refused a connection.

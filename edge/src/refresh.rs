@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     assertion::Signer,
-    certificates::{Accepted, Certificates, Disk, LoadError},
+    certificates::{Accepted, Certificates, Disk, LoadError, Tickets},
     config::Refresh,
     connections::Connections,
     metrics::EdgeMetrics,
@@ -48,6 +48,7 @@ pub(crate) struct Refresher {
     pub(crate) connections: Arc<Connections>,
     pub(crate) metrics: EdgeMetrics,
     pub(crate) signer: Arc<Signer>,
+    pub(crate) tickets: Arc<Tickets>,
     pub(crate) settings: watch::Sender<Option<Arc<EdgeSettings>>>,
     pub(crate) loaded: watch::Sender<bool>,
     pub(crate) config: Refresh,
@@ -88,6 +89,7 @@ impl Refresher {
 
     /// Looks once at everything that may have changed.
     async fn poll(self: &Arc<Self>, seen: &mut Seen) -> Result<(), SourceError> {
+        self.tickets.forget_ended();
         let settings = self.poll_settings(seen).await;
         self.metrics.source_read("list");
         let listed = self.bounded("index/", self.source.list_index()).await?;
@@ -125,6 +127,7 @@ impl Refresher {
                     return Ok(());
                 }
                 self.signer.take(&settings, self.certificates.seal_keys());
+                self.tickets.take(&settings, self.certificates.seal_keys());
                 self.settings.send_replace(Some(Arc::new(settings)));
                 let disk = Arc::clone(&self.disk);
                 self.in_background(move || disk.keep_settings(&bytes)).await;

@@ -21,6 +21,12 @@ pub const CONNECTIONS_OPEN: &str = "nameplate_edge_connections_open";
 pub const CONNECTIONS_ENDED_TOTAL: &str = "nameplate_edge_connections_ended_total";
 /// Handshakes, by outcome.
 pub const HANDSHAKES_TOTAL: &str = "nameplate_edge_handshakes_total";
+/// Handshakes that resumed a session.
+pub const HANDSHAKES_RESUMED_TOTAL: &str = "nameplate_edge_handshakes_resumed_total";
+/// Session tickets made, by whose key.
+pub const TICKETS_TOTAL: &str = "nameplate_edge_tickets_total";
+/// Session tickets that did not open, by reason.
+pub const TICKETS_REFUSED_TOTAL: &str = "nameplate_edge_tickets_refused_total";
 /// Requests answered, by class of status.
 pub const REQUESTS_TOTAL: &str = "nameplate_edge_requests_total";
 /// Requests the edge itself refused, by reason.

@@ -25,4 +25,5 @@ mod serving;
 mod setup;
 mod strangers;
 mod strict_origin;
+mod tickets;
 mod vectors;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::StatusCode;
-use rustls::{AlertDescription, HandshakeKind};
+use rustls::AlertDescription;
 use tokio::{io::AsyncReadExt, io::AsyncWriteExt, time::timeout};
 
 use crate::{
@@ -114,63 +114,6 @@ async fn a_name_that_changes_hands_takes_its_connections_with_it() {
     eventually("the former connection is closed", async || former.is_closed()).await;
     let echoed = client::text(client::fetch(setup.https(), SHOP, "/echo").await).await;
     assert!(echoed.contains("x-nameplate-tenant: newcomer\n"), "{echoed}");
-}
-
-#[tokio::test]
-async fn sessions_resume_for_the_same_name_only_and_not_after_it_is_gone() {
-    let setup = Setup::with(&[SHOP, "other.brand.com"]).await;
-    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12][..]] {
-        // A client that offers any session to any name: its own store forgets which name a session is for.
-        let forgetful = Arc::new(Forgetful::default());
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(crate::bucket::root()).unwrap();
-        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-        let mut config = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots).with_no_client_auth();
-        config.resumption = rustls::client::Resumption::store(forgetful);
-        let config = Arc::new(config);
-        let shake = async |sni: &str| {
-            let mut stream = client::connect_with(config.clone(), setup.https(), sni).await?;
-            let request = format!("GET /echo HTTP/1.1\r\nHost: {sni}\r\nConnection: close\r\n\r\n");
-            client::talk(&mut stream, request.as_bytes(), SOON).await;
-            Ok::<_, std::io::Error>(stream.get_ref().1.handshake_kind().unwrap())
-        };
-        assert_eq!(shake(SHOP).await.unwrap(), HandshakeKind::Full);
-        assert_eq!(shake(SHOP).await.unwrap(), HandshakeKind::Resumed);
-        assert_ne!(shake("other.brand.com").await.unwrap(), HandshakeKind::Resumed);
-    }
-    setup.bucket.remove(SHOP, 2);
-    eventually("the name is gone", async || client::served(setup.https(), SHOP).await.is_err()).await;
-}
-
-#[derive(Debug, Default)]
-struct Forgetful(std::sync::Mutex<(Option<rustls::client::Tls12ClientSessionValue>, Vec<rustls::client::Tls13ClientSessionValue>)>);
-
-impl rustls::client::ClientSessionStore for Forgetful {
-    fn set_kx_hint(&self, _: rustls::pki_types::ServerName<'static>, _: rustls::NamedGroup) {}
-
-    fn kx_hint(&self, _: &rustls::pki_types::ServerName<'_>) -> Option<rustls::NamedGroup> {
-        None
-    }
-
-    fn set_tls12_session(&self, _: rustls::pki_types::ServerName<'static>, value: rustls::client::Tls12ClientSessionValue) {
-        self.0.lock().unwrap().0 = Some(value);
-    }
-
-    fn tls12_session(&self, _: &rustls::pki_types::ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
-        self.0.lock().unwrap().0.clone()
-    }
-
-    fn remove_tls12_session(&self, _: &rustls::pki_types::ServerName<'static>) {
-        self.0.lock().unwrap().0 = None;
-    }
-
-    fn insert_tls13_ticket(&self, _: rustls::pki_types::ServerName<'static>, value: rustls::client::Tls13ClientSessionValue) {
-        self.0.lock().unwrap().1.push(value);
-    }
-
-    fn take_tls13_ticket(&self, _: &rustls::pki_types::ServerName<'static>) -> Option<rustls::client::Tls13ClientSessionValue> {
-        self.0.lock().unwrap().1.pop()
-    }
 }
 
 #[tokio::test]
