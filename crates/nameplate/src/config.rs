@@ -17,7 +17,7 @@ use std::{
 use domains::{
     CaChoice, CaaIssuer, ChallengeKind, Failover, Hostname, HostnamePolicy, IssuancePolicy, LookSchedule, OriginName, ZoneSettings,
 };
-use edge::config::{OriginPlace, named_origins};
+use edge::config::{AccessLogPlace, LoggedAddress, OriginPlace, TicketKeys, named_origins};
 
 use crate::limits::{AcmeLimits, LimitsOf};
 
@@ -116,6 +116,8 @@ pub(crate) struct Config {
     pub(crate) stream: bool,
     /// How often the edge looks at the index.
     pub(crate) edge_poll: Duration,
+    /// What else the edge is told.
+    pub(crate) edge: EdgeOptions,
     /// How webhooks are told.
     pub(crate) webhooks: WebhookSettings,
     /// How long shutdown may take.
@@ -141,6 +143,19 @@ pub(crate) struct AwsPlaces {
     pub(crate) names: BTreeMap<String, String>,
     /// The hosted zone in which dns-01 is answered.
     pub(crate) answers_hosted_zone: Option<String>,
+}
+
+/// What the edge is told beside where it listens.
+#[derive(Clone, Debug)]
+pub(crate) struct EdgeOptions {
+    /// Whose keys TLS session tickets are sealed with.
+    pub(crate) tickets: TicketKeys,
+    /// Where the access log goes.
+    pub(crate) access_log: Option<AccessLogPlace>,
+    /// What it shows of clients' addresses.
+    pub(crate) logged_address: LoggedAddress,
+    /// How many tenants the metrics show by name.
+    pub(crate) metrics_tenants: usize,
 }
 
 /// How webhooks are told.
@@ -550,6 +565,7 @@ impl Config {
         );
         let stream = r.read("stream", "on", "Whether changes are routed at once; off leaves all to the timer.", on_off);
         let edge_poll = r.read("edge.poll", "500ms", "How often the edge looks at the index.", at_least(Duration::from_millis(50)));
+        let edge = edge_options(r);
         let webhooks_interval = r.read(
             "webhooks.interval",
             "1s",
@@ -640,6 +656,7 @@ impl Config {
             workers: workers?,
             stream: stream?,
             edge_poll: edge_poll?,
+            edge: edge?,
             webhooks: WebhookSettings { interval: webhooks_interval?, allow_private: webhooks_private?, root: webhooks_root? },
             drain: drain?,
             chaos_seed: chaos?,
@@ -713,6 +730,34 @@ fn home(r: &mut Reader) -> Option<HomePlace> {
     Some(HomePlace::Aws(AwsPlaces { names, answers_hosted_zone: answers_hosted_zone? }))
 }
 
+fn edge_options(r: &mut Reader) -> Option<EdgeOptions> {
+    let tickets = r.read(
+        "edge.tickets",
+        "process",
+        "Whose keys TLS session tickets are sealed with: process, each edge's own until it ends; or shared, made for all edges by the timer, so that sessions resume at any of them and after a restart.",
+        str::parse,
+    );
+    let access_log = r.read(
+        "edge.access_log",
+        "off",
+        "Where a line of JSON for each request goes: off, stdout, or a file that is appended to.",
+        AccessLogPlace::parse,
+    );
+    let logged_address = r.read(
+        "edge.access_log_addresses",
+        "truncated",
+        "What such a line shows of the client's address: truncated (IPv4 to /24, IPv6 to /48), full, or none.",
+        str::parse,
+    );
+    let metrics_tenants = r.read(
+        "edge.metrics_tenants",
+        "20",
+        "How many tenants the metrics show by name, those with the most requests; off shows none.",
+        edge::config::metrics_tenants,
+    );
+    Some(EdgeOptions { tickets: tickets?, access_log: access_log?, logged_address: logged_address?, metrics_tenants: metrics_tenants? })
+}
+
 /// An external account is its key's identifier and its key, or nothing.
 fn external(r: &mut Reader, keys: &str, key_id: Option<String>, hmac: Option<PathBuf>) -> Option<(String, PathBuf)> {
     match (key_id.filter(|id| !id.is_empty()), hmac) {
@@ -770,6 +815,9 @@ fn flatten(prefix: &str, table: &toml::Table, values: &mut BTreeMap<String, (Str
 mod tests {
     use super::*;
 
+    /// All that a public machine must be told.
+    const SERVED: &str = "data = \"/x\"\norigin = \"http://127.0.0.1:3000\"\n[zone]\nname = \"edge.saas.net\"\naddresses = \"192.0.2.1\"\n[dns]\nserver = \"9.9.9.9\"\n";
+
     #[test]
     fn every_problem_is_reported_at_once_with_where_it_came_from() {
         let file = "data = \"here\"\nspeed = 3\n[listen]\napi = \"nowhere\"\n[looks]\nfloor = \"soon\"\n";
@@ -808,6 +856,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_edge_is_told_is_settable_and_each_wrong_word_is_reported() {
+        let usual = Config::read(Program::Serve, SERVED, []).unwrap().edge;
+        assert_eq!((usual.tickets, usual.access_log, usual.logged_address), (TicketKeys::Process, None, LoggedAddress::Truncated));
+        let on_loopback = edge::Config::on_loopback("127.0.0.1:1", "cache");
+        assert_eq!(usual.metrics_tenants, on_loopback.metrics_tenants, "the edge's own program has the same");
+
+        let told = "[edge]\ntickets = \"shared\"\naccess_log = \"log/access\"\naccess_log_addresses = \"none\"\nmetrics_tenants = 7\n";
+        let told = Config::read(Program::Serve, &format!("{SERVED}{told}"), []).unwrap().edge;
+        assert_eq!((told.tickets, told.logged_address, told.metrics_tenants), (TicketKeys::Shared, LoggedAddress::None, 7));
+        assert_eq!(told.access_log, Some(AccessLogPlace::File(PathBuf::from("log/access"))));
+
+        let wrong = "[edge]\ntickets = \"all\"\naccess_log = \"\"\naccess_log_addresses = \"half\"\nmetrics_tenants = 201\n";
+        let ConfigProblems(problems) = Config::read(Program::Dev, wrong, []).unwrap_err();
+        for key in ["edge.tickets", "edge.access_log =", "edge.access_log_addresses", "edge.metrics_tenants"] {
+            assert!(problems.iter().any(|problem| problem.starts_with(key)), "{key} is not told in {problems:?}");
+        }
+        assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
     fn a_variable_wins_over_the_file() {
         let config =
             Config::read(Program::Dev, "[listen]\napi = \"127.0.0.1:1\"\n", [("NAMEPLATE_LISTEN_API".into(), "127.0.0.1:2".into())])
@@ -829,7 +897,7 @@ mod tests {
 
     #[test]
     fn a_public_machine_orders_from_staging_until_told_otherwise_and_asks_no_address_that_is_not_global() {
-        let file = "data = \"/x\"\norigin = \"http://127.0.0.1:3000\"\n[zone]\nname = \"edge.saas.net\"\naddresses = \"192.0.2.1\"\n[dns]\nserver = \"9.9.9.9\"\n";
+        let file = SERVED;
         let config = Config::read(Program::Serve, file, []).unwrap();
         assert_eq!(config.acme.directory.as_deref(), Some(STAGING_URL));
         assert_eq!((config.listen.https.port(), config.listen.http.port(), config.listen.answers.port()), (443, 80, 53));

@@ -174,7 +174,11 @@ impl Product {
                 due: home.due.clone(),
                 queue: home.queue.clone(),
                 marks: home.marks.clone(),
-                keys: EdgeKeys { bucket: home.bucket.clone(), seal_to: seal_key, shared_tickets: false },
+                keys: EdgeKeys {
+                    bucket: home.bucket.clone(),
+                    seal_to: seal_key,
+                    shared_tickets: config.edge.tickets == edge::config::TicketKeys::Shared,
+                },
                 clock: clock.clone(),
                 grace: config.timer_grace,
             },
@@ -286,6 +290,9 @@ async fn start_edge(
     settings.http_listen = config.listen.http;
     settings.private_listen = config.listen.private;
     settings.refresh.poll_interval = config.edge_poll;
+    let options = config.edge.clone();
+    (settings.tickets, settings.metrics_tenants) = (options.tickets, options.metrics_tenants);
+    (settings.access_log, settings.logged_address) = (options.access_log, options.logged_address);
     settings.drain.timeout = config.drain;
     // No load balancer sends anything after the signal: what is open may finish, and what comes waits for the next process.
     settings.drain.grace = config.drain;

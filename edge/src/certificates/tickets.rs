@@ -4,8 +4,8 @@
 //! were made at. Goes wrong: a ticket that does not open costs a full handshake, nothing else, and is counted by why.
 //!
 //! A ticket is bound to its site: hostname, tenant, and the site's version, which only grows, with each certificate, change of owner or
-//! origin, and removal. So no ticket outlives any of these, not even where a name comes back to whom it belonged before, and a chain of resumptions ends
-//! with the certificate that it began with. rustls compares the SNI too; this does not rest on it.
+//! origin, and removal. So no ticket outlives any of these, not even where a name comes back to whom it belonged before, and a chain of
+//! resumptions ends with the certificate that it began with. rustls compares the SNI too; this does not rest on it.
 //!
 //! A ticket is `key name | nonce | sealed session | tag`: AES-256-GCM-SIV (RFC 8452) with a random nonce and the site as additional data. One
 //! key serves all sites and every edge of a fleet for hours, which is more tickets than random nonces of plain GCM are good for.
