@@ -187,6 +187,12 @@ impl Product {
         Visitor::new(self.https(), Path::new(self.endpoint("ca_root")))
     }
 
+    /// What the edge's private port tells.
+    pub async fn metrics(&self) -> String {
+        let answer = client::ask(Method::GET, &format!("http://{}/metrics", self.endpoint("private")), None, None).await.expect("metrics");
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    }
+
     /// Asks the API as the operator. `Err` when nobody answers.
     pub async fn try_api(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, String> {
         client::ask(method, &format!("{}{path}", self.endpoint("api")), Some(&self.key), body).await

@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{ClientConfig, RootCertStore, client::Resumption};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, client::Resumption};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -25,9 +25,11 @@ pub struct Visit {
     pub answer: Answer,
     /// The serial number of the certificate served, lower-case hex.
     pub serial: String,
+    /// Whether the handshake resumed a session from before.
+    pub resumed: bool,
 }
 
-/// Trusts one root, and comes without sessions from before: every handshake is a full one.
+/// Trusts one root, and comes without sessions from before: every handshake is a full one, unless it is [`returning`](Visitor::returning).
 #[derive(Clone, Debug)]
 pub struct Visitor {
     edge: SocketAddr,
@@ -55,6 +57,12 @@ impl Visitor {
             Arc::new(config)
         };
         Self { edge, h1: config(b"http/1.1"), h2: config(b"h2") }
+    }
+
+    /// The same, but it keeps the sessions of its visits over HTTP/1.1 and offers them at the next.
+    pub fn returning(mut self) -> Self {
+        Arc::make_mut(&mut self.h1).resumption = Resumption::default();
+        self
     }
 
     async fn handshake(&self, config: &Arc<ClientConfig>, hostname: &str) -> Result<TlsStream<TcpStream>, String> {
@@ -94,12 +102,13 @@ impl Visitor {
     async fn visit(&self, hostname: &str, path: &str) -> Result<Visit, String> {
         let stream = self.handshake(&self.h1, hostname).await?;
         let serial = serial(&stream)?;
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let (mut sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let connection = tokio::spawn(connection);
         let answer = sender.send_request(get(hostname, path)).await.map_err(|error| format!("request: {error}"))?;
         let answer = read(answer).await?;
         connection.abort();
-        Ok(Visit { answer, serial })
+        Ok(Visit { answer, serial, resumed })
     }
 }
 

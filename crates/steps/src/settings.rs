@@ -341,6 +341,13 @@ mod tests {
     }
 
     #[test]
+    fn edges_share_no_keys_of_tickets_unless_told_to() {
+        let of = |value: &str| read(&given([("NAMEPLATE_EDGE_TICKETS", value)]), |read| read.shared_tickets());
+        assert_eq!(["", "process", "shared"].map(|value| of(value).unwrap()), [false, false, true]);
+        assert!(of("all").unwrap_err().to_string().contains("NAMEPLATE_EDGE_TICKETS: `all`"));
+    }
+
+    #[test]
     fn a_zone_needs_a_name_and_addresses_and_has_a_usual_prefix() {
         let env = given([("NAMEPLATE_ZONE_NAME", "Edge.SaaS.net."), ("NAMEPLATE_ZONE_ADDRESSES", "192.0.2.1,2001:db8::1")]);
         let zone = read(&env, |read| read.zone()).unwrap();

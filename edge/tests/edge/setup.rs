@@ -109,8 +109,13 @@ impl Setup {
         setup
     }
 
-    /// Starts the edge, ready or not.
+    /// Starts the edge, ready or not, once one from before has left its folder: its last write may still be under way.
     pub(crate) async fn start(&mut self, change: impl FnOnce(&mut Config)) {
+        let lock = self.cache.path().join("lock");
+        eventually("the cache folder is free", async || {
+            std::fs::File::open(&lock).is_ok_and(|lock| lock.try_lock().is_ok()) || !lock.exists()
+        })
+        .await;
         let mut config = Config::on_loopback(self.origin.address.to_string(), self.cache.path());
         config.refresh.poll_interval = Duration::from_millis(50);
         config.refresh.retry_after = Duration::from_millis(100);
