@@ -100,7 +100,7 @@ pub(crate) fn to_client(headers: &mut HeaderMap) {
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     drop_one_hop(trailers);
     drop_ours(trailers);
-    for name in [HOST, COOKIE, http::header::CONTENT_LENGTH, http::header::AUTHORIZATION] {
+    for name in [HOST, COOKIE, EXPECT, http::header::CONTENT_LENGTH, http::header::AUTHORIZATION] {
         trailers.remove(name);
     }
 }
