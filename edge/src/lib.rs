@@ -23,6 +23,8 @@ mod edge;
 mod forwarding;
 mod frames;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hello;
 mod listener;
 mod load_balancer;
