@@ -224,7 +224,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// From a request's first byte to the end of its header; and from the handshake to the first request.
     pub header_read: Duration,
-    /// Between requests on a connection.
+    /// Between requests on a connection, so that a browser's next click meets an open one. Only a connection that was asked something may rest
+    /// so long: before its first request [`header_read`](Self::header_read) counts, and within one the stalls below.
     pub idle: Duration,
     /// How long an upload may make no progress.
     pub upload_stall: Duration,

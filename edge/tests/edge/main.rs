@@ -6,6 +6,7 @@ mod access_log;
 mod assertions;
 mod bucket;
 mod client;
+mod deadlines;
 mod leaving;
 mod limits;
 mod lying_store;

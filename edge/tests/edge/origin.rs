@@ -59,6 +59,11 @@ impl Origin {
         });
         Self { address, connections, requests, task }
     }
+
+    /// Accepts nobody any more.
+    pub(crate) fn stop(&self) {
+        self.task.abort();
+    }
 }
 
 type Body = BoxBody<Bytes, Infallible>;

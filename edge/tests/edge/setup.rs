@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use domains::SystemClock;
-use edge::{Config, Edge, Etag, Fetched, FolderSource, Parts, Source, SourceError};
+use edge::{Config, Edge, Etag, Fetched, FolderSource, Inherited, Parts, Source, SourceError, StartError, config::Drain};
 
 use crate::{bucket::Bucket, origin::Origin, s3::S3};
 
@@ -122,6 +122,24 @@ impl Setup {
         change(&mut config);
         let parts = Parts { source: self.source.clone(), seal_keys: self.bucket.seal_keys(), clock: Arc::new(SystemClock) };
         self.edge = Some(Edge::start(config, parts).await.unwrap());
+    }
+
+    /// One more edge with the same names and origin, which accepts from a socket that stays, and is ready.
+    pub(crate) async fn another(&self, https: &std::net::TcpListener, cache: &Path, drain: Drain) -> Edge {
+        let began = Instant::now();
+        let edge = loop {
+            let config = Config { drain, ..Config::on_loopback(self.origin.address.to_string(), cache) };
+            let parts = Parts { source: self.source.clone(), seal_keys: self.bucket.seal_keys(), clock: Arc::new(SystemClock) };
+            let sockets = Inherited { https: Some(https.try_clone().unwrap()), ..Inherited::default() };
+            match Edge::start_on(sockets, config, parts).await {
+                Ok(edge) => break edge,
+                // The last one's folder is its own until its last task has ended.
+                Err(StartError::Disk(_)) if began.elapsed() < Duration::from_secs(20) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(edge.until_ready(Duration::from_secs(20)).await);
+        edge
     }
 
     pub(crate) fn edge(&self) -> &Edge {
