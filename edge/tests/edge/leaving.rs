@@ -47,7 +47,9 @@ impl Load {
     /// Opens one connection after the other, and uses each until the edge asks to go elsewhere. Any refusal or failure ends the test.
     async fn visit(self, visitor: Visitor, https: SocketAddr) {
         let done = &self.done[visitor as usize];
-        let count = || drop(done.fetch_add(1, Ordering::SeqCst));
+        let count = || {
+            done.fetch_add(1, Ordering::SeqCst);
+        };
         while self.goes_on() {
             match visitor {
                 Visitor::Http1 => self.over_http1(https, count).await,

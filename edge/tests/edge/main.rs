@@ -27,4 +27,5 @@ mod setup;
 mod strangers;
 mod strict_origin;
 mod tickets;
+mod tls_profile;
 mod vectors;
