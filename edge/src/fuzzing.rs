@@ -82,7 +82,9 @@ fn names_in(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let [1] = hello.take(1)? else { return None };
     let mut hello = Fields(hello.counted(3)?);
     hello.take(2 + 32)?;
-    (hello.counted(1)?, hello.counted(2)?, hello.counted(1)?);
+    for digits in [1, 2, 1] {
+        hello.counted(digits)?;
+    }
     let mut extensions = Fields(hello.counted(2)?);
     let mut names = Vec::new();
     while !extensions.0.is_empty() {

@@ -17,6 +17,7 @@ mod names;
 mod never_backwards;
 mod origin;
 mod origins;
+mod peers;
 mod program;
 mod protocols;
 mod raw_h2;

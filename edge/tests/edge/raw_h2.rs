@@ -66,8 +66,15 @@ pub(crate) struct Answered {
     pub(crate) gone: bool,
 }
 
-/// Reads frames until the stream has ended one way or another.
+/// Reads frames until the stream has ended one way or another, which it must.
 pub(crate) async fn answer(stream: &mut TlsStream<TcpStream>, id: u32, wait: Duration) -> Answered {
+    let (answered, in_time) = heard(stream, id, wait).await;
+    assert!(in_time, "no end of stream {id}: {answered:?}");
+    answered
+}
+
+/// Reads frames until the stream has ended one way or another, and says whether that was in time.
+pub(crate) async fn heard(stream: &mut TlsStream<TcpStream>, id: u32, wait: Duration) -> (Answered, bool) {
     let mut answered = Answered::default();
     let reading = async {
         while !(answered.ended || answered.reset) {
@@ -94,8 +101,8 @@ pub(crate) async fn answer(stream: &mut TlsStream<TcpStream>, id: u32, wait: Dur
             }
         }
     };
-    assert!(timeout(wait, reading).await.is_ok(), "no end of stream {id}: {answered:?}");
-    answered
+    let in_time = timeout(wait, reading).await.is_ok();
+    (answered, in_time)
 }
 
 /// The next frame, `None` at the connection's end.

@@ -2,7 +2,7 @@
 //! the standard that says what must come of it. A [`StrictOrigin`] judges: a request is either refused and its connection closed, or it
 //! arrives with one framing, one host, and nothing forged.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use tokio::{
@@ -17,8 +17,8 @@ use crate::{
     strict_origin::{Request, Seen, StrictOrigin},
 };
 
-const HOST: &str = "shop.brand.com";
-const OTHER: &str = "other.brand.com";
+pub(crate) const HOST: &str = "shop.brand.com";
+pub(crate) const OTHER: &str = "other.brand.com";
 /// Longer than anything takes here, shorter than any of the edge's own deadlines, so that a wait is never taken for a refusal.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -102,7 +102,7 @@ struct Told {
     ended: bool,
 }
 
-const FILES: [(&str, &str); 5] = [
+pub(crate) const FILES: [(&str, &str); 5] = [
     ("lengths", include_str!("vectors/lengths.toml")),
     ("chunks", include_str!("vectors/chunks.toml")),
     ("lines", include_str!("vectors/lines.toml")),
@@ -145,8 +145,8 @@ async fn judge(file: &str) {
         for case in &family.cases {
             judged += 1;
             let (name, told, sees) = match case {
-                Case::H1(case) => (format!("{case:?}"), send_h1(&setup, family, case).await, family.lines(case)),
-                Case::H2(case) => (format!("{case:?}"), send_h2(&setup, family, case).await, family.lines("")),
+                Case::H1(case) => (format!("{case:?}"), send_h1(setup.https(), WAIT, family, case).await, family.lines(case)),
+                Case::H2(case) => (format!("{case:?}"), send_h2(setup.https(), WAIT, family, case).await, family.lines("")),
             };
             if let Err(verdict) = family.verdict(&told, &sees, &settled(&origin, sees.len()).await) {
                 writeln!(bad, "- {} {name} ({})\n    {verdict}", family.about, family.rfc).unwrap();
@@ -170,7 +170,66 @@ async fn settled(origin: &StrictOrigin, expected: usize) -> Vec<Seen> {
     seen
 }
 
+/// What a server let through of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// What the edge lets through as well, and nothing else.
+    Same,
+    /// Bytes that are no request in the narrowest grammar, or another body.
+    Malformed,
+    /// A request that the edge refuses, well formed now. It may be harmless.
+    Refusable,
+    /// Less than what is legal.
+    Missing,
+    /// What is legal, with another request line.
+    Changed,
+}
+
+/// Sends a file's vectors to any server in front of the origin, and judges by what the origin sees alone.
+pub(crate) async fn compare(file: &str, https: SocketAddr, origin: &StrictOrigin, wait: Duration) -> Vec<Passed> {
+    let File { family } = toml::from_str(FILES.iter().find(|(name, _)| *name == file).unwrap().1).unwrap();
+    let mut all = Vec::new();
+    for family in &family {
+        for case in &family.cases {
+            origin.take();
+            let expected = match case {
+                Case::H1(case) => {
+                    send_h1(https, wait, family, case).await;
+                    family.lines(case)
+                }
+                Case::H2(case) => {
+                    send_h2(https, wait, family, case).await;
+                    family.lines("")
+                }
+            };
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            all.push(family.passed(&expected, &origin.take()));
+        }
+    }
+    all
+}
+
 impl Family {
+    fn passed(&self, expected: &[String], seen: &[Seen]) -> Passed {
+        let mut requests = Vec::new();
+        for seen in seen {
+            match seen {
+                Seen::Request(request) => requests.push(request),
+                Seen::Malformed(..) => return Passed::Malformed,
+                Seen::Cut(_) => {}
+            }
+        }
+        let lines: Vec<&str> = requests.iter().map(|request| request.line.as_str()).collect();
+        let body_differs = self.body.as_ref().is_some_and(|body| requests.first().is_some_and(|first| first.body != body.as_bytes()));
+        match self.outcome {
+            Outcome::Forwarded if lines == expected && body_differs => Passed::Malformed,
+            _ if lines == expected => Passed::Same,
+            _ if lines.len() < expected.len() => Passed::Missing,
+            Outcome::Forwarded if lines.len() == expected.len() => Passed::Changed,
+            _ => Passed::Refusable,
+        }
+    }
+
     fn lines(&self, case: &str) -> Vec<String> {
         let lines = if self.outcome == Outcome::Forwarded { &self.sees } else { &self.before };
         lines.iter().map(|line| line.replace("{}", &fill(case))).collect()
@@ -260,10 +319,10 @@ fn fill(text: &str) -> String {
     text.replace("{host}", HOST)
 }
 
-async fn send_h1(setup: &Setup, family: &Family, case: &str) -> Told {
+async fn send_h1(https: SocketAddr, wait: Duration, family: &Family, case: &str) -> Told {
     let bytes = fill(&family.send.replace("{}", case));
     let answers = if family.outcome == Outcome::Forwarded { family.sees.len() } else { usize::MAX };
-    let mut stream = client::connect(setup.https(), HOST).await.unwrap();
+    let mut stream = client::connect(https, HOST).await.unwrap();
     // An edge that has seen enough may close before all was written.
     let _ = stream.write_all(bytes.as_bytes()).await;
     let _ = stream.flush().await;
@@ -280,7 +339,7 @@ async fn send_h1(setup: &Setup, family: &Family, case: &str) -> Told {
             }
         }
     };
-    let in_time = timeout(WAIT, reading).await;
+    let in_time = timeout(wait, reading).await;
     in_time.unwrap_or_else(|_| Told { statuses: statuses(&came), ended: false })
 }
 
@@ -302,7 +361,7 @@ fn statuses(mut bytes: &[u8]) -> Vec<u16> {
     statuses
 }
 
-async fn send_h2(setup: &Setup, family: &Family, case: &[String]) -> Told {
+async fn send_h2(https: SocketAddr, wait: Duration, family: &Family, case: &[String]) -> Told {
     assert!(family.protocol == Protocol::H2);
     let (headers, trailers) = match family.place {
         Place::Headers => (changed(&family.headers, case), None),
@@ -319,10 +378,10 @@ async fn send_h2(setup: &Setup, family: &Family, case: &[String]) -> Told {
         bytes.extend(raw_h2::frame(raw_h2::HEADERS, raw_h2::END_HEADERS | raw_h2::END_STREAM, 1, &raw_h2::block(&trailers)));
     }
     let config = Arc::new(client::config(&["h2"]));
-    let mut stream = client::connect_with(config, setup.https(), HOST).await.unwrap();
+    let mut stream = client::connect_with(config, https, HOST).await.unwrap();
     let _ = stream.write_all(&bytes).await;
     let _ = stream.flush().await;
-    let Answered { status, ended, reset, gone } = raw_h2::answer(&mut stream, 1, WAIT).await;
+    let Answered { status, ended, reset, gone } = raw_h2::heard(&mut stream, 1, wait).await.0;
     Told { statuses: status.into_iter().collect(), ended: ended || reset || gone }
 }
 
