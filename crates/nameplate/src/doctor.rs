@@ -5,6 +5,7 @@
 
 mod dns;
 mod machine;
+mod ports;
 
 use std::sync::Arc;
 
@@ -66,7 +67,7 @@ async fn examine(config: &Config) -> Vec<Check> {
     checks.extend(machine::data_folder(config));
     // What a product says of itself is believed while its process is there.
     let running = Endpoints::load(&config.data).ok().flatten().filter(|endpoints| machine::is_alive(endpoints.pid));
-    checks.extend(machine::ports(config, running.as_ref()));
+    checks.extend(ports::check(config, running.as_ref()).await);
     checks.extend(machine::accounts(config, &clock).await);
     checks.extend(dns::check(config, running.as_ref()).await);
     checks.extend(machine::edge(config, running.as_ref()).await);

@@ -1,7 +1,7 @@
-//! What this machine itself has to bring: a folder, ports, the right time, accounts, an edge that is reached, a store that moves.
+//! What this machine itself has to bring: a folder, the right time, accounts, an edge that is reached, a store that moves.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
@@ -91,57 +91,6 @@ pub(super) fn data_folder(config: &Config) -> Vec<Check> {
         });
     }
     checks
-}
-
-pub(super) fn ports(config: &Config, running: Option<&Endpoints>) -> Vec<Check> {
-    let listen = &config.listen;
-    let ours: Vec<&str> =
-        running.map(|endpoints| vec![endpoints.https.as_str(), endpoints.http.as_str(), endpoints.private.as_str()]).unwrap_or_default();
-    let tcp = [
-        (listen.https, "listen.https"),
-        (listen.http, "listen.http"),
-        (listen.private, "listen.private"),
-        (listen.api, "listen.api"),
-        (listen.answers, "listen.answers"),
-    ];
-    let mut checks: Vec<Check> =
-        tcp.into_iter().map(|(address, key)| port(address, key, running, &ours, TcpListener::bind(address).map(drop))).collect();
-    checks.push(port(listen.answers, "listen.answers (UDP)", running, &ours, UdpSocket::bind(listen.answers).map(drop)));
-    checks
-}
-
-fn port(address: SocketAddr, key: &str, running: Option<&Endpoints>, ours: &[&str], bound: std::io::Result<()>) -> Check {
-    match bound {
-        Ok(()) if running.is_none() => Check::fine("port", format!("{address} is free for {key}")),
-        Ok(()) => Check::failed(
-            "port",
-            format!("{address} is free, though the product runs and {key} names it"),
-            "restart the product with this configuration",
-        ),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => match running {
-            Some(endpoints) => {
-                let is_known = ours.iter().any(|own| own.parse().is_ok_and(|own: SocketAddr| own.port() == address.port()));
-                Check::fine(
-                    "port",
-                    format!(
-                        "{address} ({key}) is held{}",
-                        if is_known { format!(" by the product, process {}", endpoints.pid) } else { String::new() }
-                    ),
-                )
-            }
-            None => Check::look(
-                "port",
-                format!("{address} ({key}) is taken, and the product does not run"),
-                "fine if a socket unit holds it for the product; otherwise find who does with `ss -lntup` and stop it",
-            ),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Check::failed(
-            "port",
-            format!("{address} ({key}) may not be bound by this user"),
-            "let systemd hold it (infra/systemd), or give the program CAP_NET_BIND_SERVICE",
-        ),
-        Err(error) => Check::failed("port", format!("{address} ({key}): {error}"), "choose an address that this machine has"),
-    }
 }
 
 pub(super) async fn accounts(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Check> {
