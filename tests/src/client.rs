@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -69,4 +70,58 @@ async fn exchange(method: Method, url: &str, headers: &[(&str, &str)], body: Opt
     let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     connection.abort();
     Ok(Answer { status: parts.status, headers: parts.headers, body })
+}
+
+/// A client that keeps its connection from one request to the next, as those of applications do.
+#[derive(Debug)]
+pub struct KeptAlive {
+    authority: String,
+    key: String,
+    connection: Option<SendRequest<Empty<Bytes>>>,
+    /// How many connections it has made.
+    pub connections: u32,
+}
+
+impl KeptAlive {
+    /// One that speaks to `authority` with this API key.
+    pub fn new(authority: &str, key: &str) -> Self {
+        Self { authority: authority.to_owned(), key: key.to_owned(), connection: None, connections: 0 }
+    }
+
+    /// Makes one request. `Err` when it was sent and not answered: a connection that the server closed in good order before is made anew.
+    pub async fn get(&mut self, path: &str) -> Result<StatusCode, String> {
+        tokio::time::timeout(PATIENCE, self.exchange(path)).await.map_err(|_| format!("{path}: no answer in {PATIENCE:?}"))?
+    }
+
+    /// Whether the server left the connection open after its last answer.
+    pub fn is_kept(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    async fn exchange(&mut self, path: &str) -> Result<StatusCode, String> {
+        let kept = match self.connection.take() {
+            Some(mut kept) => kept.ready().await.is_ok().then_some(kept),
+            None => None,
+        };
+        let mut connection = match kept {
+            Some(kept) => kept,
+            None => self.connect().await?,
+        };
+        let request = Request::get(path).header(header::HOST, &self.authority).header("authorization", format!("Bearer {}", self.key));
+        let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
+        let answer = connection.send_request(request).await.map_err(|error| format!("{path}: {error}"))?;
+        let status = answer.status();
+        let ends = answer.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
+        answer.into_body().collect().await.map_err(|error| format!("{path}, the body: {error}"))?;
+        self.connection = (!ends).then_some(connection);
+        Ok(status)
+    }
+
+    async fn connect(&mut self) -> Result<SendRequest<Empty<Bytes>>, String> {
+        let stream = TcpStream::connect(&self.authority).await.map_err(|error| format!("{}: {error}", self.authority))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        self.connections += 1;
+        Ok(sender)
+    }
 }

@@ -157,6 +157,16 @@ impl Machine {
         bound.into_iter().map(|(name, address)| (name, std::net::TcpListener::bind(address).expect("a free port"))).collect()
     }
 
+    /// Where the API listens.
+    pub fn api(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// The operator's API key.
+    pub fn operator_key(&self) -> String {
+        fs::read_to_string(self.data().join("operator.key")).expect("the operator's key").trim().to_owned()
+    }
+
     /// Registers a hostname and creates the record it asks for at its provider.
     pub async fn add(&mut self, hostname: &str) -> Vec<(String, String, String)> {
         let domain = self.done(&["--json", "domains", "add", hostname, "--tenant", "brand"]).await;

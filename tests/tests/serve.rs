@@ -2,10 +2,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use http::Method;
 use serde_json::Value;
-use system_tests::{serving::Machine, waiting::until};
+use system_tests::{
+    client::{KeptAlive, ask},
+    serving::Machine,
+    waiting::until,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
 
 /// What a busy machine may take for a certificate.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -141,8 +154,10 @@ async fn a_restart_behind_held_sockets_refuses_and_fails_nobody() {
     machine.add("shop.brand.test").await;
     machine.served("shop.brand.test", PATIENCE).await;
 
+    let (stop, mut stopped) = watch::channel(false);
+    let (told, mut answered) = watch::channel(0);
+    let application = tokio::spawn(use_the_api(machine.api(), machine.operator_key(), told, stop.subscribe()));
     let visitor = machine.visitor();
-    let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let visits = tokio::spawn(async move {
         let (mut longest, mut count, mut failed) = (Duration::ZERO, 0_u32, Vec::new());
         while !*stopped.borrow_and_update() {
@@ -159,7 +174,12 @@ async fn a_restart_behind_held_sockets_refuses_and_fails_nobody() {
     });
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        machine.stop().await;
+        // However busy the machine is, each process answers the application before it is told to leave.
+        let before = *answered.borrow_and_update();
+        answered.wait_for(|answered| *answered >= before + 10).await.unwrap();
+        let half_sent = HalfSent::begin(machine.api(), machine.operator_key()).await;
+        let (answer, ()) = tokio::join!(half_sent.finish_once_it_leaves(), machine.stop());
+        assert!(answer.starts_with("HTTP/1.1 20"), "a request under way when the product was told to leave got {answer:?}");
         machine.serve_on(handed()).await;
     }
     stop.send_replace(true);
@@ -167,4 +187,65 @@ async fn a_restart_behind_held_sockets_refuses_and_fails_nobody() {
     println!("{count} visits over three restarts, none refused; the longest took {longest:?}");
     assert!(failed.is_empty(), "{failed:?}");
     assert!(count > 20, "{count} visits show little");
+    let (connections, failed) = application.await.unwrap();
+    let answered = *answered.borrow();
+    println!("{answered} API requests over three restarts, none failed; {connections} kept connections");
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(connections, 4, "one for each process");
+}
+
+/// An application that asks all the time, over a connection that it keeps and over new ones, and tells how many requests were answered.
+/// Returns how many connections it kept one after the other, and what failed.
+async fn use_the_api(api: SocketAddr, key: String, told: watch::Sender<u32>, mut stopped: watch::Receiver<bool>) -> (u32, Vec<String>) {
+    const PATH: &str = "/v1/domains/shop.brand.test?tenant=brand";
+    let mut kept = KeptAlive::new(&api.to_string(), &key);
+    let mut failed = Vec::new();
+    while !*stopped.borrow_and_update() {
+        let new = ask(Method::GET, &format!("http://{api}{PATH}"), Some(&key), None).await.map(|answer| answer.status);
+        for asked in [new, kept.get(PATH).await] {
+            match asked {
+                Ok(status) if status == 200 => told.send_modify(|answered| *answered += 1),
+                Ok(status) => failed.push(status.to_string()),
+                Err(error) => failed.push(error),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (kept.connections, failed)
+}
+
+/// A request of which the server has the head and not the body.
+struct HalfSent {
+    stream: TcpStream,
+    beside: KeptAlive,
+}
+
+impl HalfSent {
+    const BODY: &str = r#"{"hostname":"half.brand.test","tenant":"brand"}"#;
+
+    async fn begin(api: SocketAddr, key: String) -> Self {
+        let mut stream = TcpStream::connect(api).await.unwrap();
+        let length = Self::BODY.len();
+        let head = format!(
+            "POST /v1/domains HTTP/1.1\r\nhost: {api}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\nexpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The handler has begun: it asks for the body.
+        let mut asked = [0; 25];
+        stream.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+        Self { stream, beside: KeptAlive::new(&api.to_string(), &key) }
+    }
+
+    /// Sends the body once the server says on another connection that it leaves, or is gone.
+    async fn finish_once_it_leaves(mut self) -> String {
+        while self.beside.get("/v1/openapi.json").await.is_ok() && self.beside.is_kept() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut answer = String::new();
+        let _ = self.stream.write_all(Self::BODY.as_bytes()).await;
+        let _ = self.stream.read_to_string(&mut answer).await;
+        answer
+    }
 }

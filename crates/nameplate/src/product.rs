@@ -21,12 +21,13 @@ use register_domain::{Api, Entropy, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
 use schedule_renewals::{EdgeKeys, ScheduleRenewals};
 use storage::local::LocalHome;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::net::TcpListener;
 use verify_ownership::VerifyOwnership;
 
 use crate::{
     accounts::{CaPlace, Cas, Issuers},
-    api_server, beside,
+    api_server::{self, ApiServer},
+    beside,
     config::Config,
     files::{self, Endpoints},
     home::Home,
@@ -72,7 +73,7 @@ pub(crate) struct Product {
     pipeline: Running,
     edge: Edge,
     answers: Option<AnswerServer>,
-    api: JoinHandle<()>,
+    api: ApiServer,
     api_address: SocketAddr,
     drain: Duration,
 }
@@ -233,9 +234,9 @@ impl Product {
 
     /// Stops everything, the edge last, and says whether all of it ended in time.
     pub(crate) async fn stop(self) -> bool {
-        let mut clean = self.pipeline.stop(self.drain).await;
-        // The API is stateless: nothing of its is lost.
-        self.api.abort();
+        // Both write to the store, which closes last.
+        let (pipeline, api) = tokio::join!(self.pipeline.stop(self.drain), self.api.stop(self.drain));
+        let mut clean = pipeline && api;
         let edge = tokio::time::timeout(self.drain + Duration::from_secs(2), self.edge.shutdown()).await;
         clean &= edge.is_ok();
         if let Some(answers) = self.answers {
