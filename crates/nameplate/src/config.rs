@@ -64,6 +64,9 @@ const STAGING_URL: &str = "https://acme-staging-v02.api.letsencrypt.org/director
 /// Where a system keeps its resolver's address.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// How a problem ends that time may mend.
+const NOT_YET: &str = "; name one, or wait until the network is up";
+
 /// The port name servers listen on. Source: RFC 1035, section 4.2.
 const DNS_PORT: u16 = 53;
 
@@ -214,6 +217,13 @@ pub(crate) struct Listen {
 #[error("the configuration has {} problem{}:\n  {}\n`nameplate config` prints every key with its meaning", .0.len(), if .0.len() == 1 { "" } else { "s" }, .0.join("\n  "))]
 pub(crate) struct ConfigProblems(pub(crate) Vec<String>);
 
+impl ConfigProblems {
+    /// Whether waiting may mend all of it: at boot, [`RESOLV_CONF`] may be written after this program starts.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.0.iter().all(|problem| problem.ends_with(NOT_YET))
+    }
+}
+
 struct Reader {
     program: Program,
     values: BTreeMap<String, (String, String)>,
@@ -321,9 +331,13 @@ fn resolver(text: &str) -> Result<SocketAddr, String> {
         let alone = || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT));
         return text.parse().or_else(|_| alone()).map_err(|_| "not an address like 1.1.1.1 or 1.1.1.1:53, nor `system`".to_owned());
     }
-    let file = std::fs::read_to_string(RESOLV_CONF)
-        .map_err(|error| format!("{RESOLV_CONF} does not say which resolver this machine uses ({error}); name one"))?;
-    first_name_server(&file).ok_or_else(|| format!("{RESOLV_CONF} names no resolver; name one"))
+    system_resolver(RESOLV_CONF)
+}
+
+fn system_resolver(file: &str) -> Result<SocketAddr, String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("{file} does not say which resolver this machine uses ({error}){NOT_YET}"))?;
+    first_name_server(&text).ok_or_else(|| format!("{file} names no resolver{NOT_YET}"))
 }
 
 /// Source: resolv.conf(5): the first `nameserver` is asked first.
@@ -908,9 +922,19 @@ mod tests {
     }
 
     #[test]
+    fn only_a_resolver_that_the_system_does_not_name_yet_is_a_matter_of_time() {
+        let unnamed = format!("dns.server = \"system\" (the default): {RESOLV_CONF} names no resolver{NOT_YET}");
+        let wrong = Config::read(Program::Dev, "[dns]\nserver = \"nobody\"\n", []).unwrap_err();
+        assert!(!wrong.may_pass(), "{wrong}");
+        assert!(ConfigProblems(vec![unnamed.clone()]).may_pass());
+        assert!(!ConfigProblems([vec![unnamed], wrong.0].concat()).may_pass());
+    }
+
+    #[test]
     fn the_systems_resolver_is_the_first_that_its_file_names() {
         let file = "# made by hand\nsearch lan\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n";
         assert_eq!(first_name_server(file), "192.0.2.53:53".parse().ok());
         assert_eq!(first_name_server("search lan\n"), None);
+        assert!(system_resolver("/nowhere/resolv.conf").is_err_and(|why| why.ends_with(NOT_YET)));
     }
 }

@@ -202,7 +202,11 @@ fn read_config(program: Program, named: Option<PathBuf>) -> Result<Config, Failu
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| !own.contains(&name.as_str()));
-    Config::read(program, &file, environment).map_err(|problems| Failure::configuration(problems.to_string()))
+    Config::read(program, &file, environment).map_err(|problems| match problems.may_pass() {
+        // A supervisor does not start again what ends as wrong configuration.
+        true => Failure::failed(problems.to_string(), "start again once this machine has its resolver, or name one as dns.server"),
+        false => Failure::configuration(problems.to_string()),
+    })
 }
 
 async fn develop(config: &Config, screen: &Screen) -> Result<(), Failure> {
