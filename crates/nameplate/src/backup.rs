@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::ErrorKind,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -19,7 +20,7 @@ use domains::{
 };
 use issuers::acme::read_issued;
 use serde_json::json;
-use storage::local::{CarriedFile, LocalConfig, LocalHome, back_up, place, read_backup, restored};
+use storage::local::{BackupError, CarriedFile, LocalConfig, LocalHome, back_up, place, read_backup, restored};
 
 use crate::{
     config::{Config, HomePlace},
@@ -45,7 +46,7 @@ pub(crate) fn take(config: &Config, to: &Path, with_keys: bool, screen: &Screen)
         files.extend(text.map(|text| ((*path).to_owned(), text.into_bytes())));
     }
     let facts = back_up(&config.data.join(HOME), to, env!("CARGO_PKG_VERSION"), &files, SystemClock.now())
-        .map_err(|error| Failure::failed(error.to_string(), "name a file that is not there yet, on a disk with room"))?;
+        .map_err(|error| Failure::failed(error.to_string(), what_helps(&error)))?;
     if screen.is_json() {
         screen.json(&json!({ "file": to, "taken_at": facts.taken_at, "files": facts.files }));
         return Ok(());
@@ -58,6 +59,17 @@ pub(crate) fn take(config: &Config, to: &Path, with_keys: bool, screen: &Screen)
         files => format!("It also holds {}: whoever has it can be this installation. Keep it secret.", files.join(", ")),
     });
     Ok(())
+}
+
+/// What the operator does about a backup that was not written.
+fn what_helps(error: &BackupError) -> &'static str {
+    match error {
+        BackupError::File { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            "name a file in a folder of the user that runs this: install -d -m 700 -o nameplate -g nameplate /var/backups/nameplate"
+        }
+        BackupError::File { source, .. } if source.kind() == ErrorKind::NotFound => "name a file in a folder that is there",
+        _ => "name a file that is not there yet, on a disk with room",
+    }
 }
 
 /// What is on AWS is backed up there; a file beside it would be a second, older truth.
@@ -139,7 +151,7 @@ fn read_removed(file: &Path) -> Result<BTreeSet<Hostname>, Failure> {
 fn forget_edge_cache(config: &Config) -> Result<(), Failure> {
     let cache = config.data.join(EDGE_CACHE);
     match fs::remove_dir_all(&cache) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(Failure::failed(format!("{}: {error}", cache.display()), "remove that folder and run `nameplate restore` again"))
         }
         _ => Ok(()),
@@ -170,7 +182,7 @@ async fn shown_by_bucket(home: &LocalHome, keys: &SealKeys, two_cas: bool) -> Re
     let sites = home.bucket_folder().join("sites");
     let listed = match fs::read_dir(&sites) {
         Ok(listed) => listed.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable("the folder of sites", &error))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(unreadable("the folder of sites", &error)),
     };
     for file in listed {
@@ -312,4 +324,17 @@ fn sample(list: &[String]) -> String {
     const SHOWN: usize = 10;
     let shown = list.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if list.len() > SHOWN { format!("{shown}, … (--json lists all)") } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_somebody_else_is_told_apart_from_a_file_in_the_way() {
+        let file = |kind: ErrorKind| BackupError::File { path: "/var/backups/nameplate.1".into(), source: kind.into() };
+        assert!(what_helps(&file(ErrorKind::PermissionDenied)).contains("/var/backups/nameplate"));
+        assert!(what_helps(&file(ErrorKind::NotFound)).contains("folder that is there"));
+        assert!(what_helps(&BackupError::InTheWay("/x".into())).contains("not there yet"));
+    }
 }
