@@ -50,6 +50,9 @@ pub struct Quirk {
     /// As a resolver, fail DNSSEC: SERVFAIL to whoever leaves the checking to us, the records to whoever sets CD (RFC 4035, section 5.5).
     #[serde(default, skip_serializing_if = "is_false")]
     pub bogus: bool,
+    /// As a resolver, say of the answer that its signatures were checked (AD), to whoever asks for that with DO (RFC 4035, section 3.2.3).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub authentic: bool,
     /// The extended error that goes with a failure, by its number (RFC 8914).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ede: Option<u16>,
@@ -83,7 +86,9 @@ pub enum QuirkError {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// The quirk asks for nothing.
-    #[error("the quirk for {0} does nothing; give it at least one of rcode, delay_ms, drop, truncate_udp, bogus, lame and answer")]
+    #[error(
+        "the quirk for {0} does nothing; give it at least one of rcode, delay_ms, drop, truncate_udp, bogus, authentic, lame and answer"
+    )]
     Nothing(String),
 }
 
@@ -95,6 +100,7 @@ pub(crate) struct Behaviour {
     pub(crate) drop: bool,
     pub(crate) truncate_udp: bool,
     pub(crate) bogus: bool,
+    pub(crate) authentic: bool,
     pub(crate) ede: Option<u16>,
     pub(crate) lame: bool,
     /// `None` leaves the answer to the zone.
@@ -118,6 +124,7 @@ impl Quirks {
             drop: quirk.drop,
             truncate_udp: quirk.truncate_udp,
             bogus: quirk.bogus,
+            authentic: quirk.authentic,
             ede: quirk.ede,
             lame: quirk.lame,
             answer: if quirk.answer.is_empty() { None } else { Some(records(&quirk.answer)?) },
@@ -125,7 +132,8 @@ impl Quirks {
         if behaviour.delay > MAX_DELAY {
             return Err(QuirkError::Delay(quirk.delay_ms.unwrap_or_default()));
         }
-        let misbehaves = behaviour.drop || behaviour.truncate_udp || behaviour.bogus || behaviour.lame || behaviour.answer.is_some();
+        let flags = [behaviour.drop, behaviour.truncate_udp, behaviour.bogus, behaviour.authentic, behaviour.lame];
+        let misbehaves = flags.contains(&true) || behaviour.answer.is_some();
         if behaviour.code.is_none() && behaviour.delay.is_zero() && !misbehaves {
             return Err(QuirkError::Nothing(shown(&name)));
         }

@@ -120,6 +120,7 @@ impl RequestHandler for Handler {
         let mut reply = Reply::new(request, answer);
         if let Some(quirk) = quirk {
             reply.explain(quirk.ede);
+            reply.vouch(quirk.authentic);
             tokio::time::sleep(quirk.delay).await;
             if quirk.drop {
                 return reply.unsent();
@@ -183,6 +184,13 @@ impl Reply {
         if let (Some(code), Some(edns), true) = (ede, &mut self.edns, failed) {
             edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, code.to_be_bytes().to_vec()));
         }
+    }
+
+    /// Says that the signatures were checked, to who asks for that.
+    fn vouch(&mut self, is_authentic: bool) {
+        let is_asked_for = self.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
+        let is_bare = self.metadata.response_code == ResponseCode::ServFail;
+        self.metadata.authentic_data = is_authentic && is_asked_for && !is_bare;
     }
 
     /// Makes the answer fit into a datagram: without glue first, then as an invitation to come over TCP (RFC 2181, section 9).

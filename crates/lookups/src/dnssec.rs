@@ -30,7 +30,7 @@ impl Walk<'_> {
         let (name, record_type) = self.failed_question(first, caa)?;
         let question = format!("{record_type} {name}");
         let name = fqdn(name)?;
-        let unchecked = Question { name: &name, record_type, recursive: true, unchecked: true };
+        let unchecked = Question { name: &name, record_type, recursive: true, unchecked: true, signed: false };
         let reply = self.ask_resolver(unchecked).await;
         let answer = reading::answer(&reply, &name, record_type, Voice::Resolver);
         if answer.failure().is_some() {

@@ -44,6 +44,8 @@ pub(crate) struct Question<'a> {
     /// Whether a resolver may show what fails DNSSEC. For finding servers only, never for the records under judgement: it lets a zone whose
     /// signatures are broken be told apart from one that is not there.
     pub(crate) unchecked: bool,
+    /// Whether a resolver shall say that it checked the answer (DO, RFC 4035, section 3.2.1), which makes answers larger.
+    pub(crate) signed: bool,
 }
 
 /// Sends queries, a bounded number at a time.
@@ -125,6 +127,7 @@ fn query_for(question: Question<'_>) -> Result<(Message, Vec<u8>), Failure> {
     query.metadata.checking_disabled = question.unchecked;
     let mut edns = Edns::new();
     edns.set_max_payload(EDNS_PAYLOAD_BYTES);
+    edns.set_dnssec_ok(question.signed);
     query.set_edns(edns);
     let bytes = query.to_vec().map_err(|error| Failure::Malformed { detail: format!("the question cannot be asked: {error}") })?;
     Ok((query, bytes))

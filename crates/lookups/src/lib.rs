@@ -31,4 +31,4 @@ mod zone;
 pub use config::LookupConfig;
 pub use global::is_global;
 pub use look::Lookups;
-pub use question::{Asking, Wanted, ask};
+pub use question::{Asking, Wanted, ask, validates};

@@ -299,7 +299,7 @@ impl Walk<'_> {
     }
 
     pub(crate) async fn reply_of(&self, server: &Server, name: &Name, record_type: RecordType) -> Result<Message, Failure> {
-        let question = Question { name, record_type, recursive: false, unchecked: false };
+        let question = Question { name, record_type, recursive: false, unchecked: false, signed: false };
         match &server.address {
             Ok(address) => self.exchange.ask(*address, question, &self.budget).await,
             Err(failure) => Err(failure.clone()),
@@ -402,7 +402,7 @@ fn nowhere(cname: &Observed) -> bool {
 
 /// A question about the records under judgement, which must pass whatever the resolver checks.
 pub(crate) fn checked(name: &Name, record_type: RecordType) -> Question<'_> {
-    Question { name, record_type, recursive: true, unchecked: false }
+    Question { name, record_type, recursive: true, unchecked: false, signed: false }
 }
 
 fn unaskable() -> Answer {

@@ -529,7 +529,7 @@ impl Config {
         let dns_server = r.read(
             "dns.server",
             "",
-            "The resolver to ask: an address, or system for the one this machine uses; empty is the demo DNS of `nameplate dev`.",
+            "The resolver to ask, which should validate DNSSEC: an address, or system for the one this machine uses; empty is the demo DNS of `nameplate dev`.",
             optional(resolver),
         );
         let authority_port =

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use domains::{Answer, Failure};
-use lookups::{Asking, Wanted, ask};
+use lookups::{Asking, Wanted, ask, validates};
 
 use super::Check;
 use crate::{config::Config, files::Endpoints};
@@ -29,7 +29,7 @@ pub(super) async fn check(config: &Config, running: Option<&Endpoints>) -> Vec<C
             answer => found.push((is_kind, answer.records().to_vec())),
         }
     }
-    let mut checks = vec![Check::fine("resolver", format!("{resolver} answers"))];
+    let mut checks = vec![Check::fine("resolver", format!("{resolver} answers")), dnssec(resolver, validates(resolver).await)];
     let seen: Vec<String> = found.iter().flat_map(|(_, records)| records.clone()).collect();
     let missing: Vec<String> = here.iter().filter(|address| !seen.contains(address)).cloned().collect();
     let foreign: Vec<String> = seen.iter().filter(|address| !here.contains(address)).cloned().collect();
@@ -44,6 +44,19 @@ pub(super) async fn check(config: &Config, running: Option<&Endpoints>) -> Vec<C
     });
     checks.extend(answers(config, resolver, running).await);
     checks
+}
+
+/// Judges whether the resolver would notice what the CA's would: a zone whose signatures are broken.
+fn dnssec(resolver: SocketAddr, validates: Result<bool, Failure>) -> Check {
+    let hint = "name a validating resolver in dns.server, such as an unbound on this machine: without one no `dns.dnssec_*` problem is seen \
+                before the CA refuses the order";
+    match validates {
+        Ok(true) => Check::fine("DNSSEC", format!("{resolver} checks signatures")),
+        Ok(false) => Check::look("DNSSEC", format!("{resolver} does not check signatures, or does not say so"), hint),
+        Err(failure) => {
+            Check::look("DNSSEC", format!("whether {resolver} checks signatures is not known: {}", words(&failure)), "ask the doctor again")
+        }
+    }
 }
 
 async fn answers(config: &Config, resolver: SocketAddr, running: Option<&Endpoints>) -> Vec<Check> {
@@ -102,5 +115,21 @@ fn words(failure: &Failure) -> String {
         Failure::NotGlobal => "an address that is not on the public internet".to_owned(),
         Failure::NoAddress => "a server without an address".to_owned(),
         Failure::BudgetSpent => "no answer in time".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn a_resolver_that_checks_no_signatures_is_a_hint_that_names_the_key_to_set() {
+        let resolver = "192.0.2.53:53".parse().unwrap();
+        assert_eq!(dnssec(resolver, Ok(true)).verdict, Verdict::Fine);
+        let check = dnssec(resolver, Ok(false));
+        assert_eq!(check.verdict, Verdict::Look, "{check:?}");
+        assert!(check.hint.is_some_and(|hint| hint.contains("validating resolver in dns.server")));
+        assert_eq!(dnssec(resolver, Err(Failure::Servfail)).verdict, Verdict::Look);
     }
 }
