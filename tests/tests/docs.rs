@@ -10,8 +10,15 @@ use std::{
 
 use domains::ProblemCode;
 
-const DOCUMENTS: &[&str] =
-    &["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md", "functions/README.md", "infra/systemd/README.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "bench/README.md",
+    "edge/METRICS.md",
+    "functions/README.md",
+    "infra/systemd/README.md",
+];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

@@ -22,6 +22,9 @@ use crate::{config::Config, files::Endpoints};
 /// How long connecting to a port of this machine may take.
 const REACH: Duration = Duration::from_secs(2);
 
+/// Where systemd-resolved answers by default. Source: systemd-resolved.service(8), resolved.conf(5), DNSStubListener= (read 2026-11).
+const RESOLVED_STUB: &str = "127.0.0.53:53";
+
 /// One port, and what it is for.
 #[derive(Clone, Copy, Debug)]
 struct Port {
@@ -53,6 +56,9 @@ pub(super) async fn check(config: &Config, running: Option<&Endpoints>) -> Vec<C
         false => None,
     };
     checks.push(verdict(Port { address: listen.answers, key: "listen.answers (UDP)" }, bound, answers, running));
+    if running.is_none() && listen.answers.ip().is_unspecified() && resolved_stub_listens() {
+        checks.push(stub_in_the_way(listen.answers));
+    }
     checks
 }
 
@@ -115,6 +121,33 @@ fn verdict(port: Port, bound: io::Result<()>, answers: Option<bool>, running: Op
     }
 }
 
+/// Whether systemd-resolved's stub listens beside a port 53 of all addresses. A file that does not read shows nothing.
+fn resolved_stub_listens() -> bool {
+    let (Ok(stub), Ok(sockets)) = (RESOLVED_STUB.parse::<SocketAddr>(), std::fs::read_to_string("/proc/net/tcp")) else { return false };
+    listens(&sockets, stub)
+}
+
+/// Whether the kernel's list of IPv4 sockets has one that listens at this address. Source: proc(5), /proc/net/tcp (read 2026-11).
+fn listens(sockets: &str, address: SocketAddr) -> bool {
+    /// TCP_LISTEN.
+    const LISTENS: &str = "0A";
+    let IpAddr::V4(ip) = address.ip() else { return false };
+    // The address stands there as the number that its bytes in network order are to this machine.
+    let wanted = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
+    sockets.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(wanted.as_str()) && fields.nth(1) == Some(LISTENS)
+    })
+}
+
+fn stub_in_the_way(answers: SocketAddr) -> Check {
+    Check::look(
+        "port",
+        format!("systemd-resolved has {RESOLVED_STUB}, and {answers} (listen.answers) is that port of every address: the two collide"),
+        "set DNSStubListener=no in /etc/systemd/resolved.conf, or name the public address in listen.answers and in nameplate-answers.socket",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,5 +207,16 @@ mod tests {
         assert!(!asks_the_product(&denied, None), "a connection would make systemd start it");
         assert!(asks_the_product(&denied, Some(&running())));
         assert!(!asks_the_product(&Ok(()), Some(&running())));
+    }
+
+    #[test]
+    fn a_listener_is_found_in_the_kernels_list_and_nothing_else_is() {
+        let held = TcpListener::bind("127.0.0.53:0").unwrap();
+        let address = held.local_addr().unwrap();
+        let listed = || std::fs::read_to_string("/proc/net/tcp").unwrap();
+        assert!(listens(&listed(), address));
+        assert!(!listens(&listed(), SocketAddr::new("127.0.0.54".parse().unwrap(), address.port())));
+        drop(held);
+        assert!(!listens(&listed(), address));
     }
 }
