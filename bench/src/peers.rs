@@ -2,7 +2,8 @@
 
 use std::{
     fs::File,
-    net::{SocketAddr, TcpListener},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -95,18 +96,22 @@ impl Peer {
 
     /// Starts it on a port of its own, and waits until it serves.
     pub(crate) async fn start(self, edge: &Path, site: &Site, origin: SocketAddr, core: usize) -> Result<Running, Failure> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let free_port = || Ok::<_, Failure>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+        let (port, private_port) = (free_port()?, free_port()?);
         let program = if self == Self::Edge { std::path::absolute(edge)? } else { self.program()? };
         let log = File::create(site.path(&format!("{}.log", self.name())))?;
         let mut command = Command::new("taskset");
         command.arg("-c").arg(core.to_string()).arg(&program).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.configure(&mut command, site, origin, port)?;
+        self.configure(&mut command, site, origin, port, private_port)?;
         let child = command.spawn().map_err(|error| format!("taskset (util-linux) cannot start it: {error}"))?;
         let version = self.version(&program);
         let mut running = Running { name: self.name(), version, address: SocketAddr::from(([127, 0, 0, 1], port)), child };
         let (began, mut load) = (Instant::now(), Load::new(site, running.address, Operation::Handshake));
         loop {
-            let Err(error) = load.run(Duration::from_millis(1)).await else { return Ok(running) };
+            let served = load.run(Duration::from_millis(1)).await;
+            let Err(error) = served.and_then(|_| if self == Self::Edge { has_all_names(private_port) } else { Ok(()) }) else {
+                return Ok(running);
+            };
             let ended = running.child.try_wait()?;
             if ended.is_some() || began.elapsed() > START {
                 let said = std::fs::read_to_string(site.path(&format!("{}.log", self.name()))).unwrap_or_default();
@@ -131,7 +136,7 @@ impl Peer {
         said.split_whitespace().find(number).unwrap_or("?").trim_start_matches("nginx/").trim_end_matches(',').to_owned()
     }
 
-    fn configure(self, command: &mut Command, site: &Site, origin: SocketAddr, port: u16) -> Result<(), Failure> {
+    fn configure(self, command: &mut Command, site: &Site, origin: SocketAddr, port: u16, private_port: u16) -> Result<(), Failure> {
         let path = |file: &str| site.path(file).display().to_string();
         match self {
             Self::Edge => {
@@ -139,7 +144,7 @@ impl Peer {
                 command
                     .env("EDGE_HTTPS_LISTEN", format!("127.0.0.1:{port}"))
                     .env("EDGE_HTTP_LISTEN", "127.0.0.1:0")
-                    .env("EDGE_PRIVATE_LISTEN", "127.0.0.1:0")
+                    .env("EDGE_PRIVATE_LISTEN", format!("127.0.0.1:{private_port}"))
                     .env("EDGE_ORIGIN", origin.to_string())
                     .env("EDGE_CACHE_DIR", site.path("cache"))
                     .env("EDGE_SOURCE_FOLDER", site.path("bucket"))
@@ -241,6 +246,16 @@ https://{NAME}:{port} {{
         }
         Ok(())
     }
+}
+
+/// Whether the edge has every name's bundle on its disk: fetching them is work of its start, and no request's.
+fn has_all_names(private_port: u16) -> Result<(), Failure> {
+    let mut private = TcpStream::connect(("127.0.0.1", private_port))?;
+    private.set_read_timeout(Some(Duration::from_secs(1)))?;
+    private.write_all(b"GET /metrics HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")?;
+    let mut metrics = String::new();
+    private.read_to_string(&mut metrics)?;
+    metrics.contains("\nnameplate_edge_bundles_cold 0\n").then_some(()).ok_or_else(|| "it fetches names still".into())
 }
 
 /// What a server must be told to stay root, where we are: it would become somebody who cannot read our files.
