@@ -40,23 +40,32 @@ pub(crate) enum BodyError {
     OriginSilent,
 }
 
-/// A deadline that can be moved.
+/// A deadline for each wait; most bodies never wait, and cost no timer.
 pub(crate) struct Deadline {
     after: Duration,
-    sleep: Pin<Box<Sleep>>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// The wait has begun that the timer is set for.
+    waiting: bool,
 }
 
 impl Deadline {
     fn new(after: Duration) -> Self {
-        Self { after, sleep: Box::pin(sleep_until(Instant::now() + after)) }
+        Self { after, sleep: None, waiting: false }
     }
 
+    /// The wait is over; the next one has all of its time.
     fn restart(&mut self) {
-        self.sleep.as_mut().reset(Instant::now() + self.after);
+        self.waiting = false;
     }
 
+    /// Whether a wait has lasted too long. The first look begins it.
     fn passed(&mut self, cx: &mut Context<'_>) -> bool {
-        self.sleep.as_mut().poll(cx).is_ready()
+        let until = || Instant::now() + self.after;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until())));
+        if !std::mem::replace(&mut self.waiting, true) {
+            sleep.as_mut().reset(until());
+        }
+        sleep.as_mut().poll(cx).is_ready()
     }
 }
 

@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) leaving: Leaving,
     pub(crate) public_https_port: u16,
+    /// The same, as the origin gets it.
+    pub(crate) forwarded_port: http::HeaderValue,
     pub(crate) proxy_protocol: bool,
     pub(crate) addresses: Addresses,
     /// The same for the port of plain HTTP.
@@ -193,6 +195,7 @@ impl Edge {
         let (settings, settings_seen) = watch::channel(settings.map(Arc::new));
         let (loaded, loaded_seen) = watch::channel(loaded);
         let (phase, leaving) = Leaving::new();
+        let public_https_port = config.public_https_port.unwrap_or(https.1.port());
         let shared = Arc::new(Shared {
             names: Arc::clone(&names),
             certificates: Arc::clone(&certificates),
@@ -201,7 +204,8 @@ impl Edge {
             metrics: metrics.clone(),
             limits: config.limits.clone(),
             leaving,
-            public_https_port: config.public_https_port.unwrap_or(https.1.port()),
+            public_https_port,
+            forwarded_port: public_https_port.into(),
             proxy_protocol: config.proxy_protocol,
             addresses: Addresses::new(config.limits.per_address.clone()),
             plain_addresses: Addresses::new(of_plain(&config.limits)),

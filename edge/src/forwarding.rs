@@ -54,37 +54,39 @@ const FRAMING_TWINS: &[&str] = &["content-length", "content-type", "transfer-enc
 /// What the edge knows about a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
-    pub(crate) client: IpAddr,
-    pub(crate) authority: &'a str,
-    pub(crate) public_port: u16,
+    /// Its address.
+    pub(crate) client: &'a HeaderValue,
+    pub(crate) authority: &'a HeaderValue,
+    pub(crate) public_port: &'a HeaderValue,
     pub(crate) tenant: &'a TenantId,
     pub(crate) request_id: &'a HeaderValue,
     pub(crate) assertion: Option<&'a HeaderValue>,
 }
 
+/// A client's address as the origin gets it.
+pub(crate) fn address(client: IpAddr) -> HeaderValue {
+    // Digits, letters, dots and colons.
+    HeaderValue::try_from(client.to_canonical().to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
 /// Makes a client's headers into the ones the origin gets.
 pub(crate) fn to_origin(headers: &mut HeaderMap, known: Known<'_>) {
     let trailers_wanted = headers.get_all(TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    drop_one_hop(headers);
-    drop_ours(headers);
-    headers.remove(EXPECT);
+    drop_one_hop_and(headers, |name| *name == EXPECT || is_ours(name.as_str()));
     join_cookies(headers);
     if trailers_wanted {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    // Every value below is made of visible ASCII; one that were not would be left out rather than take the request down.
-    let mut set = |name: HeaderName, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    set(HOST, known.authority);
-    set(FORWARDED_FOR, &known.client.to_canonical().to_string());
-    set(FORWARDED_HOST, known.authority);
-    set(FORWARDED_PORT, &known.public_port.to_string());
-    set(FORWARDED_PROTO, "https");
-    set(TENANT, known.tenant.as_str());
+    headers.insert(HOST, known.authority.clone());
+    headers.insert(FORWARDED_FOR, known.client.clone());
+    headers.insert(FORWARDED_HOST, known.authority.clone());
+    headers.insert(FORWARDED_PORT, known.public_port.clone());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    // A tenant is made of visible ASCII; one that were not would be left out rather than take the request down.
+    if let Ok(tenant) = HeaderValue::from_str(known.tenant.as_str()) {
+        headers.insert(TENANT, tenant);
+    }
     headers.insert(REQUEST_ID, known.request_id.clone());
     if let Some(assertion) = known.assertion {
         headers.insert(ASSERTION, assertion.clone());
@@ -98,8 +100,7 @@ pub(crate) fn to_client(headers: &mut HeaderMap) {
 
 /// Takes from trailers what would not have passed as headers.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
-    drop_one_hop(trailers);
-    drop_ours(trailers);
+    drop_one_hop_and(trailers, |name| is_ours(name.as_str()));
     for name in [HOST, COOKIE, EXPECT, http::header::CONTENT_LENGTH, http::header::AUTHORIZATION] {
         trailers.remove(name);
     }
@@ -107,6 +108,11 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
 
 /// Drops `Connection`, everything it names, and what belongs to one hop anyway.
 pub(crate) fn drop_one_hop(headers: &mut HeaderMap) {
+    drop_one_hop_and(headers, |_| false);
+}
+
+/// The same, and what else `goes`; in one look at the names, because most headers have nothing that must go.
+fn drop_one_hop_and(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -114,19 +120,10 @@ pub(crate) fn drop_one_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    named.iter().for_each(|name| {
-        headers.remove(name);
-    });
-    for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    ONE_HOP.iter().for_each(|&name| {
-        headers.remove(name);
-    });
-}
-
-fn drop_ours(headers: &mut HeaderMap) {
-    let dropped: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
+    let of_one_hop = |name: &HeaderName| {
+        [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE].contains(name) || ONE_HOP.contains(&name.as_str()) || named.contains(name)
+    };
+    let dropped: Vec<HeaderName> = headers.keys().filter(|name| of_one_hop(name) || goes(name)).cloned().collect();
     dropped.iter().for_each(|name| {
         headers.remove(name);
     });
@@ -171,11 +168,17 @@ mod tests {
             headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
         }
         let (tenant, request_id) = (TenantId::parse("acme").unwrap(), HeaderValue::from_static("id"));
-        let client = IpAddr::V6(Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped());
-        to_origin(
-            &mut headers,
-            Known { client, authority: "Shop.brand.com", public_port: 443, tenant: &tenant, request_id: &request_id, assertion: None },
-        );
+        let (client, authority, public_port) =
+            (address(Ipv4Addr::new(192, 0, 2, 7).into()), HeaderValue::from_static("Shop.brand.com"), 443.into());
+        let known = Known {
+            client: &client,
+            authority: &authority,
+            public_port: &public_port,
+            tenant: &tenant,
+            request_id: &request_id,
+            assertion: None,
+        };
+        to_origin(&mut headers, known);
         let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
         lines.sort();
         lines
@@ -231,7 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_told_as_it_is() {
-        assert_eq!(IpAddr::V6(Ipv6Addr::LOCALHOST).to_canonical().to_string(), "::1");
+    fn a_client_is_told_as_it_is() {
+        assert_eq!(address(Ipv6Addr::LOCALHOST.into()), "::1");
+        assert_eq!(address(Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped().into()), "192.0.2.7");
     }
 }

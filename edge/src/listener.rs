@@ -37,6 +37,7 @@ use crate::{
     config::Limits,
     drain::{Leaving, Phase},
     edge::Shared,
+    forwarding,
     frames::Frames,
     framing::Scanned,
     hello, load_balancer,
@@ -51,6 +52,9 @@ const BACKLOG: i32 = 4096;
 /// How long a connection that was just made may take to its first request while the edge leaves: hyper would close it at once, in the face of
 /// a client whose request is on its way. The answer asks to close.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// What hyper allows where it is not told: more are answered with 431.
+const HYPER_MAX_HEADERS: usize = 100;
 
 /// A fatal `internal_error` alert: the name is known, but there is nothing to serve it with.
 const INTERNAL_ERROR: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 80];
@@ -207,6 +211,7 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
         sni,
         found,
         client,
+        forwarded_for: forwarding::address(client),
         is_http2,
         tls,
         assertion: Assertion::default(),
@@ -295,11 +300,11 @@ pub(crate) fn keep_alive(socket: &TcpStream) {
 pub(crate) fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // Both waits for a header are judged by `watch`, which knows idle connections from slow headers.
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_headers(limits.max_header_count)
-        .max_header_size(limits.max_header_bytes);
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(limits.max_header_bytes);
+    // A number told is room made anew for each request; hyper's own has it on the stack.
+    if limits.max_header_count != HYPER_MAX_HEADERS {
+        builder.max_headers(limits.max_header_count);
+    }
     builder
 }
 

@@ -301,7 +301,8 @@ impl Origin {
         {
             return Ok(lease(Connection::Http2(shared), place, true));
         }
-        Ok(match self.connector.open(version, deadline, &self.limits).await? {
+        // In a box: it is seldom needed, and large, and would be in every request's future.
+        Ok(match Box::pin(self.connector.open(version, deadline, &self.limits)).await? {
             Sender::Http1(sender) => lease(Connection::Http1(sender), place, false),
             Sender::Http2(sender) => {
                 let shared = Shared { sender, requests: Arc::new(()) };

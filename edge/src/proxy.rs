@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     /// What the name was in the index at the handshake.
     pub(crate) found: Match,
     pub(crate) client: IpAddr,
+    /// The same, as the origin gets it.
+    pub(crate) forwarded_for: HeaderValue,
     pub(crate) is_http2: bool,
     /// The version of TLS spoken: 1.3 or 1.2.
     pub(crate) tls: &'static str,
@@ -260,7 +262,11 @@ impl Connection {
         let (mut parts, body) = request.into_parts();
         let unreadable =
             Refused { status: StatusCode::BAD_REQUEST, reason: "target", words: "The request's target cannot be read.", close: true };
-        let authority = authority::of_request(parts.version, &parts.uri, &parts.headers).map_err(|_| unreadable)?.to_owned();
+        let authority = authority::of_request(parts.version, &parts.uri, &parts.headers).map_err(|_| unreadable)?;
+        let authority = match parts.headers.get(http::header::HOST) {
+            Some(host) if host == authority => host.clone(),
+            _ => HeaderValue::from_str(authority).map_err(|_| unreadable)?,
+        };
         let facts = Facts {
             tenant: &self.found.tenant,
             host: &self.sni,
@@ -270,9 +276,9 @@ impl Connection {
         };
         let assertion = self.assertion.current(&self.shared.signer, facts);
         let known = Known {
-            client: self.client,
+            client: &self.forwarded_for,
             authority: &authority,
-            public_port: self.shared.public_https_port,
+            public_port: &self.shared.forwarded_port,
             tenant: &self.found.tenant,
             request_id,
             assertion: assertion.as_ref(),
@@ -305,7 +311,28 @@ fn words_of(status: StatusCode) -> &'static str {
 fn new_request_id() -> HeaderValue {
     static PROCESS: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
+    static OF_PROCESS: std::sync::LazyLock<[u8; 16]> = std::sync::LazyLock::new(|| hexadecimal(PROCESS.hash_one("edge")));
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("{:016x}{:016x}", PROCESS.hash_one("edge"), PROCESS.hash_one(count));
-    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    let mut id = [0; 32];
+    id[..16].copy_from_slice(&*OF_PROCESS);
+    id[16..].copy_from_slice(&hexadecimal(PROCESS.hash_one(count)));
+    HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+}
+
+fn hexadecimal(number: u64) -> [u8; 16] {
+    let digit = |index: usize| b"0123456789abcdef"[(number >> (60 - 4 * index)) as usize & 15];
+    std::array::from_fn(digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_thirty_two_digits_that_no_other_has() {
+        let ids: std::collections::HashSet<_> = (0..1000).map(|_| new_request_id()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| id.len() == 32 && id.as_bytes().iter().all(u8::is_ascii_hexdigit)), "{ids:?}");
+        assert_eq!(&hexadecimal(0x0123_4567_89ab_cdef), b"0123456789abcdef");
+    }
 }
