@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use domains::Hostname;
 use hyper::{
     body::Incoming,
     rt::Executor,
@@ -30,12 +31,12 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    addresses::TooMuch,
+    addresses::{Guest, TooMuch},
     assertion::Assertion,
     body::Answer,
     certificates::LoadError,
     config::Limits,
-    drain::{Leaving, Phase},
+    drain::Phase,
     edge::Shared,
     forwarding,
     frames::Frames,
@@ -71,12 +72,14 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    keep_alive(&socket);
     TcpListener::from_std(socket.into())
 }
 
 /// Takes over a socket that listens already.
 pub(crate) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
+    keep_alive(&socket);
     TcpListener::from_std(socket)
 }
 
@@ -152,6 +155,7 @@ pub(crate) async fn accept_https(shared: Arc<Shared>, listener: TcpListener) {
         let (shared, end) = (Arc::clone(&shared), shared.leaving.end.clone());
         shared.leaving.tasks.clone().spawn(async move {
             tokio::select! {
+                biased;
                 () = end.cancelled() => {}
                 () = serve_https(shared, socket, from.ip().to_canonical(), held) => {}
             }
@@ -167,8 +171,28 @@ pub(crate) struct Held {
     _open: GaugeHold,
 }
 
+/// Serves a connection to its end. Its two halves have a box each, of their own size: the runtime moves what it is given a dozen times, an
+/// idle connection should not keep the room its handshake took, nor a refused one have room for requests.
 async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, held: Held) {
-    keep_alive(&socket);
+    let Some(welcome) = Box::pin(welcome(&shared, socket, client)).await else { return };
+    let Some(serving) = serve(&shared, welcome, held) else { return };
+    if let Some(reason) = serving.await {
+        shared.metrics.connection_ended(reason);
+        tracing::debug!(code = reason, "connection ended by the edge");
+    }
+}
+
+/// A client whose handshake is done.
+struct Welcome {
+    sni: Hostname,
+    found: Match,
+    stream: TlsStream<WatchedIo>,
+    client: IpAddr,
+    guest: Guest,
+    activity: Arc<Activity>,
+}
+
+async fn welcome(shared: &Arc<Shared>, socket: TcpStream, client: IpAddr) -> Option<Welcome> {
     let activity = Activity::new();
     let mut io = WatchedIo::new(socket, Arc::clone(&activity));
     // One deadline for the load balancer's header, the ClientHello and all that follows it.
@@ -177,29 +201,43 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
     if shared.proxy_protocol {
         match timeout_at(deadline, load_balancer::read_client(&mut io)).await {
             Ok(Ok(told)) => client = told.unwrap_or(client),
-            Ok(Err(absent)) => return shared.metrics.connection_ended(absent.reason()),
-            Err(_) => return shared.metrics.handshake("timeout"),
+            Ok(Err(absent)) => {
+                shared.metrics.connection_ended(absent.reason());
+                return None;
+            }
+            Err(_) => {
+                shared.metrics.handshake("timeout");
+                return None;
+            }
         }
     }
     let guest = match shared.addresses.admit(client) {
         Ok(guest) => guest,
-        Err(too_much) => return shared.metrics.connection_ended(too_much.reason()),
+        Err(too_much) => {
+            shared.metrics.connection_ended(too_much.reason());
+            return None;
+        }
     };
-    let (sni, found, stream) = match timeout_at(deadline, shake_hands(&shared, io)).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(outcome)) => return shared.metrics.handshake(outcome),
-        Err(_) => return shared.metrics.handshake("timeout"),
-    };
-    shared.metrics.handshake("done");
+    let shaken = timeout_at(deadline, shake_hands(shared, io)).await.unwrap_or(Err("timeout"));
+    shared.metrics.handshake(shaken.as_ref().err().copied().unwrap_or("done"));
+    let (sni, found, stream) = shaken.ok()?;
     if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
         shared.metrics.resumed.increment();
     }
     activity.handshake_done();
+    Some(Welcome { sni, found, stream, client, guest, activity })
+}
+
+/// What serves a connection's requests, and says why the edge ended it.
+type Serving = Pin<Box<dyn Future<Output = Option<&'static str>> + Send>>;
+
+fn serve(shared: &Arc<Shared>, welcome: Welcome, held: Held) -> Option<Serving> {
+    let Welcome { sni, found, stream, client, guest, activity } = welcome;
     let registration = shared.connections.register(&found.hostname, &found.tenant);
-    let finish = registration.finish.clone();
     // The name may have gone between the look and the registration.
     if !shared.names.find(&sni).is_some_and(|now| now.hostname == found.hostname && now.tenant == found.tenant) {
-        return shared.metrics.connection_ended("removed");
+        shared.metrics.connection_ended("removed");
+        return None;
     }
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let seat = shared.metrics.tenants.seat(&found.tenant);
@@ -207,6 +245,7 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
         Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
         _ => "1.2",
     };
+    let finish = registration.finish.clone();
     let mut connection = Connection {
         sni,
         found,
@@ -220,35 +259,32 @@ async fn serve_https(shared: Arc<Shared>, socket: TcpStream, client: IpAddr, hel
         registration,
         guest,
         seat,
-        shared: Arc::clone(&shared),
+        shared: Arc::clone(shared),
         _held: held,
     };
-    let driven =
-        Driven { activity: Arc::clone(&activity), finish: finish.clone(), limits: &shared.limits, leaving: &shared.leaving, is_http2 };
-    let ended = if is_http2 {
-        // Ends the tasks of the connection's streams together with it, however it ends.
-        let end = CancellationToken::new();
-        let _end_streams = end.clone().drop_guard();
-        let connection = Arc::new(connection);
-        let of_address = Arc::clone(&connection);
-        let may_reset = Box::new(move || of_address.shared.addresses.reset(&of_address.guest).map_err(TooMuch::reason));
-        let io = Frames::new(stream, Arc::clone(&activity), &shared.limits, may_reset);
-        let served = http2_builder(&shared.limits, end).serve_connection(TokioIo::new(io), Requests(connection));
-        driven.drive(served).await.or_else(|| activity.flood())
-    } else {
+    let driven = Driven { activity: Arc::clone(&activity), finish, shared: Arc::clone(shared), is_http2 };
+    if !is_http2 {
         let (io, heads) = Scanned::new(stream, shared.limits.max_header_bytes + 1024);
         connection.heads = Some(heads);
         let served = http1_builder(&shared.limits).serve_connection(TokioIo::new(io), Requests(Arc::new(connection))).with_upgrades();
-        driven.drive(served).await
-    };
-    if let Some(reason) = ended {
-        shared.metrics.connection_ended(reason);
-        tracing::debug!(code = reason, "connection ended by the edge");
+        return Some(Box::pin(driven.drive(served)));
     }
+    // Ends the tasks of the connection's streams together with it, however it ends.
+    let end = CancellationToken::new();
+    let end_streams = end.clone().drop_guard();
+    let connection = Arc::new(connection);
+    let of_address = Arc::clone(&connection);
+    let may_reset = Box::new(move || of_address.shared.addresses.reset(&of_address.guest).map_err(TooMuch::reason));
+    let io = Frames::new(stream, Arc::clone(&activity), &shared.limits, may_reset);
+    let served = http2_builder(&shared.limits, end).serve_connection(TokioIo::new(io), Requests(connection));
+    Some(Box::pin(async move {
+        let _end_streams = end_streams;
+        driven.drive(served).await.or_else(|| activity.flood())
+    }))
 }
 
 /// Reads the ClientHello, finds the name and its certificate, and finishes the handshake.
-async fn shake_hands(shared: &Arc<Shared>, io: WatchedIo) -> Result<(domains::Hostname, Match, TlsStream<WatchedIo>), &'static str> {
+async fn shake_hands(shared: &Arc<Shared>, io: WatchedIo) -> Result<(Hostname, Match, TlsStream<WatchedIo>), &'static str> {
     let mut start = match LazyConfigAcceptor::new(Acceptor::default(), io).await {
         Ok(start) => start,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err("not_tls"),
@@ -282,19 +318,20 @@ async fn shake_hands(shared: &Arc<Shared>, io: WatchedIo) -> Result<(domains::Ho
 }
 
 async fn refuse(io: &mut WatchedIo, alert: &[u8], reason: &'static str) -> &'static str {
-    // The client may be gone already, which changes nothing.
-    if io.write_all(alert).await.is_ok() {
-        let _ = io.shutdown().await;
-    }
+    // The client may be gone already, which changes nothing. Dropping the socket, which follows, ends the connection as gently as a
+    // shutdown would: the whole ClientHello was read.
+    let _ = io.write_all(alert).await;
     reason
 }
 
-/// Small writes at once, and probes for clients that vanished without a word.
-pub(crate) fn keep_alive(socket: &TcpStream) {
+/// Small writes at once, and probes for clients that vanished without a word. Set on a listening socket, from which those it
+/// accepts take it; each of them would need five calls otherwise.
+fn keep_alive<'a>(listening: impl Into<socket2::SockRef<'a>>) {
     let probes = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+    let listening = listening.into();
     // Both only improve matters; a socket that refuses them still works.
-    let _ = socket.set_nodelay(true);
-    let _ = socket2::SockRef::from(socket).set_tcp_keepalive(&probes);
+    let _ = listening.set_tcp_nodelay(true);
+    let _ = listening.set_tcp_keepalive(&probes);
 }
 
 pub(crate) fn http1_builder(limits: &Limits) -> http1::Builder {
@@ -337,6 +374,7 @@ where
         let end = self.0.clone();
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = end.cancelled() => {}
                 _ = stream => {}
             }
@@ -371,34 +409,39 @@ where
 }
 
 /// What decides how long a connection lives.
-pub(crate) struct Driven<'a> {
+pub(crate) struct Driven {
     pub(crate) activity: Arc<Activity>,
     /// Cancelled when the connection's name goes.
     pub(crate) finish: CancellationToken,
-    pub(crate) limits: &'a Limits,
-    pub(crate) leaving: &'a Leaving,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) is_http2: bool,
 }
 
-impl Driven<'_> {
+impl Driven {
     /// Runs a connection to its end, and says why when the edge ended it.
     pub(crate) async fn drive(self, served: impl Served) -> Option<&'static str> {
         let mut served = std::pin::pin!(served);
-        let mut look = tokio::time::interval(watch::look_interval(self.limits));
+        let (limits, leaving) = (&self.shared.limits, &self.shared.leaving);
+        let every = watch::look_interval(limits);
+        // The first look comes after a while: one at once would cost each connection a turn, and the runtime a wake-up of itself.
+        let mut look = tokio::time::interval_at(Instant::now() + every, every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut phase = self.leaving.phase.clone();
+        let mut phase = leaving.phase.clone();
         let mut finishing: Option<&'static str> = None;
         let mut cut_off: Option<Instant> = None;
         let mut first_request: Option<Instant> = None;
         // The edge may be leaving already.
-        phase.mark_changed();
+        if *phase.borrow() != Phase::Serving {
+            phase.mark_changed();
+        }
         loop {
             tokio::select! {
-                _ = &mut served => return finishing,
+                // The connection comes last: a busy one would use up the turn's budget, and its clocks would never be looked at.
+                biased;
                 () = self.finish.cancelled(), if finishing != Some("removed") => {
                     served.as_mut().finish();
                     finishing = Some("removed");
-                    let soon = Instant::now() + self.limits.close_grace;
+                    let soon = Instant::now() + limits.close_grace;
                     cut_off = Some(cut_off.map_or(soon, |earlier| earlier.min(soon)));
                 }
                 _ = phase.changed(), if finishing.is_none() => {
@@ -419,7 +462,7 @@ impl Driven<'_> {
                 }
                 () = sleep_until(cut_off.unwrap_or_else(Instant::now)), if cut_off.is_some() => return Some("unfinished"),
                 _ = look.tick() => {
-                    match self.activity.verdict(self.limits, !self.is_http2) {
+                    match self.activity.verdict(limits, !self.is_http2) {
                         Verdict::Keep => {}
                         Verdict::Abort(reason) => {
                             self.activity.reset_on_close();
@@ -428,13 +471,30 @@ impl Driven<'_> {
                         Verdict::Finish(reason) if finishing.is_none() => {
                             served.as_mut().finish();
                             finishing = Some(reason);
-                            let rest = if reason == "idle" { self.limits.close_grace } else { self.limits.connection_lifetime };
+                            let rest = if reason == "idle" { limits.close_grace } else { limits.connection_lifetime };
                             cut_off = cut_off.or(Some(Instant::now() + rest));
                         }
                         Verdict::Finish(_) => {}
                     }
                 }
+                _ = &mut served => return finishing,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_write_at_once_and_probe_for_vanished_clients() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 4);
     }
 }

@@ -52,19 +52,19 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, stop: Can
     let (places, over) = (shared.limits.max_plain_connections, |reason| shared.metrics.connection_ended(reason));
     let serve = |socket, from: SocketAddr, place| {
         let (shared, end) = (Arc::clone(&shared), shared.leaving.end.clone());
-        shared.leaving.tasks.clone().spawn(async move {
+        shared.leaving.tasks.clone().spawn(Box::pin(async move {
             tokio::select! {
+                biased;
                 () = end.cancelled() => {}
                 () = serve(shared, socket, from.ip().to_canonical(), port) => {}
             }
             drop(place);
-        });
+        }));
     };
     listener::accept(listener, places, stop, over, serve).await;
 }
 
 async fn serve(shared: Arc<Shared>, mut socket: TcpStream, from: IpAddr, port: Port) {
-    listener::keep_alive(&socket);
     let admitted = match port {
         Port::Http => admit(&shared, &mut socket, from).await.map(Some),
         Port::Private => skip_proxy_header(&mut socket, shared.limits.header_read).await.map(|()| None),
@@ -90,8 +90,7 @@ async fn serve(shared: Arc<Shared>, mut socket: TcpStream, from: IpAddr, port: P
         std::future::ready(Ok::<_, Infallible>(answer))
     });
     let served = listener::http1_builder(&shared.limits).serve_connection(io, service).with_upgrades();
-    let (finish, limits) = (CancellationToken::new(), &shared.limits);
-    let driven = Driven { activity: Arc::clone(&activity), finish, limits, leaving: &shared.leaving, is_http2: false };
+    let driven = Driven { activity: Arc::clone(&activity), finish: CancellationToken::new(), shared: Arc::clone(&shared), is_http2: false };
     if let Some(reason) = driven.drive(served).await {
         shared.metrics.connection_ended(reason);
     }
