@@ -3,7 +3,7 @@
 //! Arrives: whatever a stranger typed. Leaves: a [`Hostname`], always lower-case A-labels without a trailing dot, so that no later
 //! reader wonders. Goes wrong: a [`HostnameError`] that names the rule and says what to send instead.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +19,10 @@ const SPECIAL_USE: &[&str] =
 /// The labels below an operator's zone under which claims' targets (`t`) and answers (`acme`) lie.
 const RESERVED_LABELS: &[&str] = &["t", "acme"];
 
-/// An exact name served, or a wildcard one label deep: lower-case A-labels, no trailing dot, never empty.
+/// An exact name served, or a wildcard one label deep: lower-case A-labels, no trailing dot, never empty. Copies share their text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Hostname(Box<str>);
+pub struct Hostname(Arc<str>);
 
 /// Which hostnames this installation refuses beyond what no installation may serve.
 #[derive(Clone, Debug, Default)]
@@ -271,7 +271,7 @@ impl AsRef<str> for Hostname {
 
 impl From<Hostname> for String {
     fn from(hostname: Hostname) -> Self {
-        hostname.0.into()
+        hostname.0.as_ref().into()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Arrives: strings. Leaves: a type each. Goes wrong: [`IdError`], with what is allowed.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Reads the text form.
@@ -59,7 +59,7 @@ macro_rules! text_id {
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0.into()
+                id.0.as_ref().into()
             }
         }
     };
