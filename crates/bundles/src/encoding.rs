@@ -73,14 +73,29 @@ pub(crate) fn write(object: &impl Serialize) -> Vec<u8> {
 /// `[u8; 32]` as hex, for `#[serde(with)]`.
 pub(crate) mod hex32 {
     use super::*;
+    use serde::de::Visitor;
 
     pub(crate) fn serialize<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&Digest(*bytes))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| D::Error::custom("a digest is 64 lower-case hex digits"))
+        deserializer.deserialize_str(Hex)
+    }
+
+    /// Reads digits where they lie: an index has one digest a name.
+    struct Hex;
+
+    impl Visitor<'_> for Hex {
+        type Value = [u8; 32];
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a digest of 64 lower-case hex digits")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            parse(text).ok_or_else(|| E::custom("a digest is 64 lower-case hex digits"))
+        }
     }
 
     fn parse(text: &str) -> Option<[u8; 32]> {
