@@ -28,7 +28,7 @@ use rustls::{
 use tokio::{sync::Semaphore, time::timeout};
 
 pub use disk::DiskError;
-pub(crate) use disk::{Disk, Kept};
+pub(crate) use disk::{Disk, Kept, Locked};
 use memory::{Memory, Parsed};
 use tickets::SiteTickets;
 pub(crate) use tickets::Tickets;

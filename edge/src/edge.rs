@@ -5,7 +5,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bundles::{EdgeSettings, SealKeys};
-use domains::{Clock, Hostname};
+use domains::Clock;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -13,14 +13,14 @@ use crate::{
     access_log::AccessLog,
     addresses::Addresses,
     assertion::Signer,
-    certificates::{Certificates, Disk, DiskError, Ingredients, Tickets},
+    certificates::{Certificates, Disk, DiskError, Ingredients, Locked, Tickets},
     config::{AddressLimits, Config, Drain, Limits},
     connections::Connections,
     descriptors,
     drain::{self, DrainReport, Leaving, Phase},
     listener,
     metrics::EdgeMetrics,
-    names::{Names, Served},
+    names::Names,
     origins::Origins,
     pages::Pages,
     plain,
@@ -165,7 +165,7 @@ impl Edge {
         let http = bind("http", config.http_listen, sockets.http)?;
         let private_port = bind("private", config.private_listen, sockets.private)?;
         let folder = config.cache_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || Disk::open(&folder).map(|(disk, found)| Remembered::read(disk, found)));
+        let opened = tokio::task::spawn_blocking(move || Disk::lock(&folder).and_then(Remembered::read));
         let remembered = opened.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
         let Remembered { disk, names, settings, loaded } = remembered;
 
@@ -269,9 +269,7 @@ impl Edge {
     }
 
     fn spawn_all(&self, refresher: Arc<Refresher>, [https, http, private_port]: [TcpListener; 3]) {
-        for hostname in self.shared.names.all_wanted() {
-            refresher.queue.push(hostname, true);
-        }
+        refresher.queue.fill(self.shared.names.all_wanted());
         let shared = || Arc::clone(&self.shared);
         let stop_accepting = self.shared.leaving.stop_accepting.clone();
         self.background.spawn(self.until_stopped(listener::accept_https(shared(), https)));
@@ -316,36 +314,30 @@ pub async fn run(config: Config, parts: Parts, leave: impl Future<Output = ()>) 
 }
 
 /// What the local disk remembers.
-struct Remembered {
-    disk: Arc<Disk>,
-    names: Arc<Names>,
+pub(crate) struct Remembered {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) names: Arc<Names>,
     settings: Option<EdgeSettings>,
-    loaded: bool,
+    /// Whether that is a whole index, as it was at one time.
+    pub(crate) loaded: bool,
 }
 
 impl Remembered {
-    fn read(disk: Disk, found: Vec<(Hostname, Served)>) -> Self {
+    pub(crate) fn read(locked: Locked) -> Result<Self, DiskError> {
         let names = Names::default();
-        let (shards, refused) = disk.shards();
-        for error in refused {
-            tracing::warn!(
+        locked.shards(|shard| match shard {
+            // Each shard is there once, so none can be of a lower generation.
+            Ok(shard) => drop(names.apply(shard)),
+            Err(error) => tracing::warn!(
                 code = error.reason(),
                 error = telemetry::error_chain(&error),
                 "a shard of the index on the local disk cannot be read"
-            );
-        }
-        let loaded = !shards.is_empty() || !found.is_empty();
-        for shard in shards {
-            // Each shard is there once, so none can be of a lower generation.
-            let _ = names.apply(shard);
-        }
-        let removed: Vec<_> =
-            found.into_iter().filter_map(|(hostname, served)| names.serve(&hostname, served).is_err().then_some(hostname)).collect();
-        if let Err(error) = disk.wipe(&removed) {
-            tracing::error!(error = telemetry::error_chain(&error), "removed bundles could not be wiped");
-        }
+            ),
+        });
+        let disk = locked.open(|hostname, served| names.serve(&hostname, served).is_ok().then(|| names.shared(hostname)))?;
         let settings = disk.settings().and_then(|bytes| EdgeSettings::from_bytes(&bytes).ok());
-        Self { disk: Arc::new(disk), names: Arc::new(names), settings, loaded }
+        let loaded = disk.is_whole();
+        Ok(Self { disk: Arc::new(disk), names: Arc::new(names), settings, loaded })
     }
 }
 

@@ -2,14 +2,28 @@
 //!
 //! Arrives: index shards, and bundles that were accepted. Leaves: for any name, whose it is and which version is served. Goes wrong: a
 //! shard of a lower generation is refused. Nothing here ever goes backwards: versions only rise, and a name goes only by a tombstone.
+//!
+//! Each of the index's 256 shards has a lock of its own, which is held for a look or for a few names at a time: however much is read anew, a
+//! handshake waits for next to nothing. A name costs one row and one word of a table; what is served is told apart from what the index says
+//! only where they differ.
+
+mod table;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bundles::{BundleError, Digest, IndexEntry, IndexShard, UnixSeconds, check_replacement, shard_of};
 use domains::{Hostname, OriginName, SiteVersion, TenantId};
+
+use self::table::{Holder, InService, Row, Table};
+
+/// How many names are merged before whoever looks for one gets a turn.
+const MERGED_AT_ONCE: usize = 128;
 
 /// What is served for a name: a bundle that was accepted and is on the local disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +54,7 @@ pub(crate) struct Match {
 pub(crate) enum Change {
     /// A newer version than the one served should be read; `cold` when none is served.
     Wanted { hostname: Hostname, cold: bool },
-    /// What was served for the name is gone; a newer version may be wanted all the same.
+    /// A name that was there, or what was served for it, is gone; a newer version may be wanted all the same.
     Removed(Hostname),
 }
 
@@ -53,19 +67,22 @@ pub(crate) struct LowerGeneration {
     pub(crate) offered: u64,
 }
 
-/// The names, under one lock that is only ever held for a look or a step.
+/// The names.
 #[derive(Debug)]
-pub(crate) struct Names(RwLock<Tables>);
+pub(crate) struct Names {
+    /// By number, as in the index.
+    shards: Box<[RwLock<Shard>]>,
+    present: AtomicUsize,
+    served: AtomicUsize,
+    /// How many of those served end in each hour since 1970.
+    ends: Mutex<BTreeMap<i64, usize>>,
+}
 
-#[derive(Debug)]
-struct Tables {
-    /// Every entry ever seen, at its highest version.
-    shards: Vec<IndexShard>,
-    /// What may be handed out now.
-    served: HashMap<Hostname, Served>,
-    present: usize,
-    /// How many of `served` end in each hour since 1970.
-    ends: BTreeMap<i64, usize>,
+/// One shard: every entry ever seen, at its highest version, and what may be handed out now.
+#[derive(Debug, Default)]
+struct Shard {
+    generation: u64,
+    rows: Table,
 }
 
 /// When the certificates in service end.
@@ -84,73 +101,86 @@ const WEEK_SECONDS: i64 = 7 * 24 * HOUR_SECONDS;
 
 impl Default for Names {
     fn default() -> Self {
-        let shards = (0..=u8::MAX).map(IndexShard::empty).collect();
-        Self(RwLock::new(Tables { shards, served: HashMap::new(), present: 0, ends: BTreeMap::new() }))
+        let shards = (0..=u8::MAX).map(|_| RwLock::default()).collect();
+        Self { shards, present: AtomicUsize::new(0), served: AtomicUsize::new(0), ends: Mutex::default() }
     }
 }
 
 impl Names {
     /// Finds a name: exactly, then by the wildcard that covers it.
     pub(crate) fn find(&self, hostname: &Hostname) -> Option<Match> {
-        let tables = self.read();
-        tables.find(hostname).or_else(|| tables.find(&hostname.covering_wildcard()?))
+        self.find_exactly(hostname).or_else(|| self.find_exactly(&hostname.covering_wildcard()?))
+    }
+
+    fn find_exactly(&self, hostname: &Hostname) -> Option<Match> {
+        let shard = self.read(shard_of(hostname));
+        let row = shard.rows.find(hostname)?;
+        if let Some(served) = row.served() {
+            let Served { version, tenant, origin, .. } = served;
+            return Some(Match { hostname: row.hostname.clone(), tenant, served: Some(version), origin });
+        }
+        Some(Match { hostname: row.hostname.clone(), tenant: row.tenant()?.clone(), served: None, origin: None })
     }
 
     /// The entry of exactly this name, tombstones included.
     pub(crate) fn entry(&self, hostname: &Hostname) -> Option<IndexEntry> {
-        self.read().entry(hostname).cloned()
+        self.read(shard_of(hostname)).rows.find(hostname).map(Row::entry)
     }
 
     /// What is served for exactly this name.
     pub(crate) fn served(&self, hostname: &Hostname) -> Option<Served> {
-        self.read().served.get(hostname).cloned()
+        self.read(shard_of(hostname)).rows.find(hostname)?.served()
+    }
+
+    /// The same name, as the index holds it, so that its text is there once.
+    pub(crate) fn shared(&self, hostname: Hostname) -> Hostname {
+        self.read(shard_of(&hostname)).rows.find(&hostname).map_or(hostname, |row| row.hostname.clone())
     }
 
     /// Whether the index knows a newer version than the one served.
     pub(crate) fn wants(&self, hostname: &Hostname) -> bool {
-        let tables = self.read();
-        let Some(entry) = tables.entry(hostname).filter(|entry| !entry.is_tombstone()) else { return false };
-        tables.served.get(hostname).is_none_or(|served| served.version < entry.version)
+        self.read(shard_of(hostname)).rows.find(hostname).is_some_and(Row::is_wanted)
     }
 
     /// Names in the index that are not removed, and how many of them are served.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        let tables = self.read();
-        (tables.present, tables.served.len())
+        (self.present.load(Ordering::Relaxed), self.served.load(Ordering::Relaxed))
     }
 
     /// When the certificates in service end, seen from now; to the hour, so that it costs as many steps as there are hours with an end.
     pub(crate) fn expiry(&self, now: UnixSeconds) -> Expiry {
-        let tables = self.read();
-        let known = || tables.ends.range(1..);
+        let ends = self.ends();
+        let known = || ends.range(1..);
         Expiry {
             earliest: known().next().map(|(hour, _)| hour * HOUR_SECONDS),
             within: known().take_while(|(hour, _)| **hour * HOUR_SECONDS <= now + WEEK_SECONDS).map(|(_, count)| count).sum(),
-            unknown: tables.ends.get(&0).copied().unwrap_or_default(),
+            unknown: ends.get(&0).copied().unwrap_or_default(),
         }
     }
 
     /// How far the index is: it grows with every change anywhere, and is the same on edges that know the same.
     pub(crate) fn generation(&self) -> u64 {
-        self.read().shards.iter().map(|shard| shard.generation).fold(0, u64::saturating_add)
+        (0..=u8::MAX).map(|shard| self.read(shard).generation).fold(0, u64::saturating_add)
     }
 
-    /// Merges a shard by version, and says what changed.
+    /// Merges a shard by version, and says what changed. Looks go on meanwhile; they see each name as it was, or as it is now.
     ///
     /// # Errors
     /// [`LowerGeneration`] when a higher generation of this shard was already seen; nothing is changed then.
     pub(crate) fn apply(&self, offered: IndexShard) -> Result<Vec<Change>, LowerGeneration> {
-        let mut tables = self.write();
-        let have = tables.shards[usize::from(offered.shard)].generation;
-        if offered.generation < have {
-            return Err(LowerGeneration { shard: offered.shard, have, offered: offered.generation });
-        }
-        let mut changes = Vec::new();
-        for (hostname, entry) in offered.entries {
-            changes.extend(tables.merge(hostname, entry));
-        }
-        tables.shards[usize::from(offered.shard)].generation = offered.generation;
+        let (mut merging, mut changes) = (self.merging(offered)?, Vec::new());
+        while merging.go_on(&mut changes) {}
         Ok(changes)
+    }
+
+    fn merging(&self, offered: IndexShard) -> Result<Merging<'_>, LowerGeneration> {
+        let IndexShard { shard, generation, entries, .. } = offered;
+        let mut known = self.write(shard);
+        if generation < known.generation {
+            return Err(LowerGeneration { shard, have: known.generation, offered: generation });
+        }
+        known.rows.expect(entries.len());
+        Ok(Merging { names: self, shard, generation, entries: entries.into_iter() })
     }
 
     /// Takes an accepted bundle into service, and gives back what it replaced.
@@ -158,121 +188,150 @@ impl Names {
     /// # Errors
     /// [`BundleError::Removed`] when the name was removed meanwhile, or those of [`check_replacement`].
     pub(crate) fn serve(&self, hostname: &Hostname, accepted: Served) -> Result<Option<Served>, BundleError> {
-        let mut tables = self.write();
-        match tables.entry(hostname) {
-            Some(entry) if entry.is_tombstone() && entry.version >= accepted.version => {
-                return Err(BundleError::Removed { version: entry.version });
+        let mut shard = self.write(shard_of(hostname));
+        if let Some(row) = shard.rows.find(hostname) {
+            if row.is_tombstone() && row.version >= accepted.version {
+                return Err(BundleError::Removed { version: row.version });
             }
-            _ => {}
-        }
-        if let Some(served) = tables.served.get(hostname) {
-            check_replacement((served.version, served.digest), (accepted.version, accepted.digest))?;
+            if let Some(served) = row.served() {
+                check_replacement((served.version, served.digest), (accepted.version, accepted.digest))?;
+            }
         }
         // A bundle may be ahead of the index: the publisher writes it first.
         let entry =
             IndexEntry { version: accepted.version, tenant: Some(accepted.tenant.clone()), removed_at: None, digest: accepted.digest };
-        tables.merge(hostname.clone(), entry);
-        *tables.ends.entry(accepted.not_after / HOUR_SECONDS).or_default() += 1;
-        let replaced = tables.served.insert(hostname.clone(), accepted);
-        replaced.iter().for_each(|replaced| tables.ended(replaced));
+        self.merge(&mut shard.rows, hostname.clone(), entry);
+        let Some(row) = shard.rows.find_mut(hostname) else {
+            return Err(BundleError::Removed { version: accepted.version });
+        };
+        *self.ends().entry(accepted.not_after / HOUR_SECONDS).or_default() += 1;
+        let replaced = row.serve(accepted);
+        match &replaced {
+            Some(replaced) => self.ended(replaced),
+            None => drop(self.served.fetch_add(1, Ordering::Relaxed)),
+        }
         Ok(replaced)
     }
 
     /// Forgets that a version is on the local disk, because it turned out not to be.
     pub(crate) fn lose(&self, hostname: &Hostname, version: SiteVersion) {
-        let mut tables = self.write();
-        if tables.served.get(hostname).is_some_and(|served| served.version == version) {
-            tables.unserve(hostname);
+        let mut shard = self.write(shard_of(hostname));
+        if let Some(row) = shard.rows.find_mut(hostname)
+            && row.served().is_some_and(|served| served.version == version)
+        {
+            self.unserve(row);
         }
     }
 
     /// Every name whose newest version is not served.
     pub(crate) fn all_wanted(&self) -> Vec<Hostname> {
-        let tables = self.read();
-        let entries = tables.shards.iter().flat_map(|shard| &shard.entries);
-        let wanted = entries.filter(|(hostname, entry)| {
-            !entry.is_tombstone() && tables.served.get(*hostname).is_none_or(|served| served.version < entry.version)
-        });
-        wanted.map(|(hostname, _)| hostname.clone()).collect()
+        let mut wanted = Vec::new();
+        for shard in 0..=u8::MAX {
+            let shard = self.read(shard);
+            wanted.extend(shard.rows.iter().filter(|row| row.is_wanted()).map(|row| row.hostname.clone()));
+        }
+        wanted
     }
 
     /// A shard as it should be kept on the local disk: everything ever seen, without tombstones that are too old to matter.
     pub(crate) fn shard(&self, shard: u8, now: UnixSeconds) -> IndexShard {
-        let mut copy = self.read().shards[usize::from(shard)].clone();
-        let generation = copy.generation;
+        let known = self.read(shard);
+        let mut copy = IndexShard::empty(shard);
+        copy.entries = known.rows.iter().map(|row| (row.hostname.clone(), row.entry())).collect();
+        let generation = known.generation;
+        drop(known);
         copy.sweep(now);
         copy.generation = generation;
         copy
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Tables> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Tables {
-    fn entry(&self, hostname: &Hostname) -> Option<&IndexEntry> {
-        self.shards[usize::from(shard_of(hostname))].entries.get(hostname)
-    }
-
-    fn find(&self, hostname: &Hostname) -> Option<Match> {
-        if let Some(served) = self.served.get(hostname) {
-            let Served { version, tenant, origin, .. } = served.clone();
-            return Some(Match { hostname: hostname.clone(), tenant, served: Some(version), origin });
+    /// Takes an entry over when it is newer. An entry that is neither whole nor a tombstone says nothing and is left alone.
+    fn merge(&self, rows: &mut Table, hostname: Hostname, entry: IndexEntry) -> Option<Change> {
+        let IndexEntry { version, tenant, removed_at, digest } = entry;
+        let holder = match (removed_at, tenant) {
+            (Some(at), _) => Holder::Removed(at),
+            (None, Some(tenant)) => Holder::Tenant(tenant),
+            (None, None) => return None,
+        };
+        let removed = matches!(holder, Holder::Removed(_));
+        let Some(row) = rows.find_mut(&hostname) else {
+            rows.push(Row { hostname: hostname.clone(), version, digest, holder, in_service: InService::Nothing });
+            self.present.fetch_add(usize::from(!removed), Ordering::Relaxed);
+            return (!removed).then_some(Change::Wanted { hostname, cold: true });
+        };
+        if row.version >= version {
+            // A tombstone the index has left behind still ends what is older than it.
+            let outlived = removed && row.served().is_some_and(|served| served.version < version);
+            return outlived.then(|| {
+                self.unserve(row);
+                Change::Removed(hostname)
+            });
         }
-        let entry = self.entry(hostname).filter(|entry| !entry.is_tombstone())?;
-        Some(Match { hostname: hostname.clone(), tenant: entry.tenant.clone()?, served: None, origin: None })
+        let was_present = !row.is_tombstone();
+        row.replace(version, digest, holder);
+        match (was_present, !removed) {
+            (true, false) => drop(self.present.fetch_sub(1, Ordering::Relaxed)),
+            (false, true) => drop(self.present.fetch_add(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        if removed {
+            self.unserve(row);
+            return was_present.then_some(Change::Removed(hostname));
+        }
+        row.is_wanted().then_some(Change::Wanted { cold: matches!(row.in_service, InService::Nothing), hostname })
     }
 
-    fn unserve(&mut self, hostname: &Hostname) {
-        if let Some(served) = self.served.remove(hostname) {
+    fn unserve(&self, row: &mut Row) {
+        if let Some(served) = row.unserve() {
+            self.served.fetch_sub(1, Ordering::Relaxed);
             self.ended(&served);
         }
     }
 
     /// One fewer ends when this one does.
-    fn ended(&mut self, served: &Served) {
-        let hour = served.not_after / HOUR_SECONDS;
-        if let Some(count) = self.ends.get_mut(&hour) {
+    fn ended(&self, served: &Served) {
+        let (hour, mut ends) = (served.not_after / HOUR_SECONDS, self.ends());
+        if let Some(count) = ends.get_mut(&hour) {
             *count -= 1;
             if *count == 0 {
-                self.ends.remove(&hour);
+                ends.remove(&hour);
             }
         }
     }
 
-    /// Takes an entry over when it is newer. An entry that is neither whole nor a tombstone says nothing and is left alone.
-    fn merge(&mut self, hostname: Hostname, entry: IndexEntry) -> Option<Change> {
-        if entry.tenant.is_none() && !entry.is_tombstone() {
-            return None;
+    fn ends(&self) -> MutexGuard<'_, BTreeMap<i64, usize>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, shard: u8) -> RwLockReadGuard<'_, Shard> {
+        self.shards[usize::from(shard)].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, shard: u8) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[usize::from(shard)].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A shard on its way into the names.
+struct Merging<'a> {
+    names: &'a Names,
+    shard: u8,
+    generation: u64,
+    entries: std::collections::btree_map::IntoIter<Hostname, IndexEntry>,
+}
+
+impl Merging<'_> {
+    /// Merges the next few names; says whether there may be more. Only then does the shard count as seen.
+    fn go_on(&mut self, changes: &mut Vec<Change>) -> bool {
+        let mut known = self.names.write(self.shard);
+        for _ in 0..MERGED_AT_ONCE {
+            let Some((hostname, entry)) = self.entries.next() else {
+                known.generation = known.generation.max(self.generation);
+                return false;
+            };
+            changes.extend(self.names.merge(&mut known.rows, hostname, entry));
         }
-        let shard = &mut self.shards[usize::from(shard_of(&hostname))];
-        let was_present = shard.entries.get(&hostname).is_some_and(|known| !known.is_tombstone());
-        let (version, removed, generation) = (entry.version, entry.is_tombstone(), shard.generation);
-        let changed = shard.merge(&hostname, entry).unwrap_or(false);
-        // The generation is the publisher's count, not ours.
-        shard.generation = generation;
-        if !changed {
-            // A tombstone the index has left behind still ends what is older than it.
-            let outlived = removed && self.served.get(&hostname).is_some_and(|served| served.version < version);
-            return outlived.then(|| {
-                self.unserve(&hostname);
-                Change::Removed(hostname)
-            });
-        }
-        self.present = self.present + usize::from(!removed) - usize::from(was_present);
-        if removed {
-            self.unserve(&hostname);
-            return Some(Change::Removed(hostname));
-        }
-        match self.served.get(&hostname) {
-            Some(served) if served.version >= version => None,
-            served => Some(Change::Wanted { cold: served.is_none(), hostname }),
-        }
+        true
     }
 }
 
@@ -382,6 +441,47 @@ mod tests {
         assert_eq!(names.counts(), (0, 0));
         names.serve(&hostname, served(3)).unwrap();
         assert_eq!(names.counts(), (1, 1));
+    }
+
+    #[test]
+    fn a_look_waits_for_a_few_names_of_a_large_shard_and_no_more() {
+        let names = Names::default();
+        let of_shard = |number: &usize| shard_of(&name(&format!("shop-{number}.brand.com"))) == 0;
+        let hostnames: Vec<_> = (0..).filter(of_shard).take(1000).map(|number| name(&format!("shop-{number}.brand.com"))).collect();
+        let mut large = IndexShard::empty(0);
+        assert!(hostnames.iter().all(|hostname| large.merge(hostname, entry(1, false)).unwrap()));
+        let last = large.entries.keys().next_back().unwrap().clone();
+        let (mut merging, mut changes, mut steps) = (names.merging(large).unwrap(), Vec::new(), 0);
+        loop {
+            // Between two steps the lock is free, and each step takes in so many names at most.
+            assert!(names.shards[0].try_write().is_ok());
+            assert!(names.counts().0 <= steps * MERGED_AT_ONCE);
+            assert_eq!(names.generation(), 0);
+            if !merging.go_on(&mut changes) {
+                break;
+            }
+            steps += 1;
+        }
+        assert_eq!((names.counts().0, changes.len(), steps), (1000, 1000, 1000 / MERGED_AT_ONCE));
+        assert!(names.find(&last).is_some());
+        assert_eq!(names.generation(), 1000);
+    }
+
+    #[test]
+    fn what_is_served_stays_what_it_was_while_the_index_is_ahead() {
+        let (names, hostname) = (Names::default(), name("shop.brand.com"));
+        names.apply(shard(&hostname, 1, entry(1, false))).unwrap();
+        names.serve(&hostname, served(1)).unwrap();
+        assert_eq!(names.served(&hostname), Some(served(1)));
+        let moved = IndexEntry { tenant: Some(tenant("other")), ..entry(2, false) };
+        names.apply(shard(&hostname, 2, moved.clone())).unwrap();
+        assert_eq!((names.served(&hostname), names.entry(&hostname)), (Some(served(1)), Some(moved)));
+        assert_eq!(names.find(&hostname).unwrap().tenant, tenant("acme"));
+        assert!(names.wants(&hostname));
+        let newer = Served { tenant: tenant("other"), ..served(2) };
+        assert_eq!(names.serve(&hostname, newer.clone()).unwrap(), Some(served(1)));
+        assert_eq!((names.served(&hostname), names.wants(&hostname)), (Some(newer), false));
+        assert_eq!(names.all_wanted(), []);
     }
 
     proptest! {

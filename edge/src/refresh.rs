@@ -4,13 +4,14 @@
 //! does not answer changes nothing; a shard of a lower generation is refused with an alarm; a refused bundle is looked at again later.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bundles::{BundleError, EDGE_SETTINGS_OBJECT, EdgeSettings, IndexShard, MAX_INDEX_BYTES, index_object};
+use bytes::Bytes;
 use domains::Hostname;
 use futures_util::{
     FutureExt, StreamExt,
@@ -23,7 +24,7 @@ use tokio::{
 
 use crate::{
     assertion::Signer,
-    certificates::{Accepted, Certificates, Disk, LoadError, Tickets},
+    certificates::{Accepted, Certificates, Disk, DiskError, LoadError, Tickets},
     config::Refresh,
     connections::Connections,
     metrics::EdgeMetrics,
@@ -33,6 +34,8 @@ use crate::{
 
 /// The most accepted bundles written to the disk in one go.
 const MAX_BATCH: usize = 64;
+/// Shards written to the disk at once: their waits for it overlap, and the connections keep the cores.
+const KEPT_AT_ONCE: usize = 4;
 /// The longest a refused or unreachable bundle is left alone.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Settings are small; anything larger is not ours.
@@ -61,12 +64,20 @@ struct Seen {
     shards: HashMap<u8, Etag>,
     settings: Option<Etag>,
     failing: bool,
+    unkept: Unkept,
+}
+
+/// What is in effect and is to be written to the local disk.
+#[derive(Debug, Default)]
+struct Unkept {
+    shards: BTreeSet<u8>,
+    settings: Option<Bytes>,
 }
 
 /// What came of one shard.
 enum ShardRead {
-    /// Its content was applied or refused; it need not be read again before it changes.
-    Done(u8, Etag),
+    /// Its content was applied, and is to be kept, or it was refused; it need not be read again before it changes.
+    Done { shard: u8, etag: Etag, unkept: bool },
     /// It could not be read now.
     Later,
 }
@@ -83,41 +94,54 @@ impl Refresher {
                 tracing::info!("the source can be read again");
             }
             seen.failing = polled.is_err();
+            self.keep(&mut seen.unkept).await;
             tokio::time::sleep(with_jitter(self.config.poll_interval)).await;
         }
     }
 
-    /// Looks once at everything that may have changed.
+    /// Looks once at everything that may have changed, and takes it in. Keeping it is for [`keep`](Self::keep): a slow disk must not keep an
+    /// edge that knows every name from serving.
     async fn poll(self: &Arc<Self>, seen: &mut Seen) -> Result<(), SourceError> {
         self.tickets.forget_ended();
-        let settings = self.poll_settings(seen).await;
-        self.metrics.source_read("list");
-        let listed = self.bounded("index/", self.source.list_index()).await?;
-        let changed: Vec<u8> =
-            listed.into_iter().filter(|(shard, etag)| seen.shards.get(shard) != Some(etag)).map(|(shard, _)| shard).collect();
-        let mut reads = stream::iter(changed).map(|shard| self.read_shard(shard)).buffer_unordered(self.config.fill_concurrency.max(1));
-        let mut complete = true;
-        while let Some(read) = reads.next().await {
-            match read {
-                ShardRead::Done(shard, etag) => drop(seen.shards.insert(shard, etag)),
-                ShardRead::Later => complete = false,
-            }
-        }
-        if complete {
+        let Unkept { shards: unkept, settings: unkept_settings } = &mut seen.unkept;
+        let (settings, index) =
+            tokio::join!(self.poll_settings(&mut seen.settings, unkept_settings), self.poll_index(&mut seen.shards, unkept));
+        if index? {
             self.metrics.index_read();
-        }
-        if complete && !self.loaded.send_replace(true) {
-            let (known, served) = self.names.counts();
-            tracing::info!(names = known, on_disk = served, "index loaded");
+            if !self.loaded.send_replace(true) {
+                let (known, served) = self.names.counts();
+                tracing::info!(names = known, on_disk = served, "index loaded");
+            }
         }
         settings
     }
 
-    async fn poll_settings(&self, seen: &mut Seen) -> Result<(), SourceError> {
+    /// Reads the shards that changed; says whether that was all of them.
+    async fn poll_index(self: &Arc<Self>, seen: &mut HashMap<u8, Etag>, unkept: &mut BTreeSet<u8>) -> Result<bool, SourceError> {
+        self.metrics.source_read("list");
+        let listed = self.bounded("index/", self.source.list_index()).await?;
+        let changed: Vec<u8> = listed.into_iter().filter(|(shard, etag)| seen.get(shard) != Some(etag)).map(|(shard, _)| shard).collect();
+        let mut reads = stream::iter(changed).map(|shard| self.read_shard(shard)).buffer_unordered(self.config.fill_concurrency.max(1));
+        let mut complete = true;
+        while let Some(read) = reads.next().await {
+            match read {
+                ShardRead::Done { shard, etag, unkept: changed } => {
+                    seen.insert(shard, etag);
+                    if changed {
+                        unkept.insert(shard);
+                    }
+                }
+                ShardRead::Later => complete = false,
+            }
+        }
+        Ok(complete)
+    }
+
+    async fn poll_settings(&self, seen: &mut Option<Etag>, unkept: &mut Option<Bytes>) -> Result<(), SourceError> {
         self.metrics.source_read("settings");
-        let read = self.source.get(EDGE_SETTINGS_OBJECT, MAX_SETTINGS_BYTES, seen.settings.as_ref());
+        let read = self.source.get(EDGE_SETTINGS_OBJECT, MAX_SETTINGS_BYTES, seen.as_ref());
         let Fetched::Object { bytes, etag } = self.bounded(EDGE_SETTINGS_OBJECT, read).await? else { return Ok(()) };
-        seen.settings = Some(etag);
+        *seen = Some(etag);
         match EdgeSettings::from_bytes(&bytes) {
             Ok(settings) => {
                 let lower = self.settings.borrow().as_ref().is_some_and(|known| known.generation > settings.generation);
@@ -129,8 +153,7 @@ impl Refresher {
                 self.signer.take(&settings, self.certificates.seal_keys());
                 self.tickets.take(&settings, self.certificates.seal_keys());
                 self.settings.send_replace(Some(Arc::new(settings)));
-                let disk = Arc::clone(&self.disk);
-                self.in_background(move || disk.keep_settings(&bytes)).await;
+                *unkept = Some(bytes);
             }
             Err(error) => self.refused(EDGE_SETTINGS_OBJECT, &error),
         }
@@ -151,32 +174,35 @@ impl Refresher {
             }
         };
         let this = Arc::clone(self);
-        let parsed = tokio::task::spawn_blocking(move || match IndexShard::from_bytes(&bytes) {
-            Ok(parsed) if parsed.shard == shard => Some(parsed),
+        // Reading thousands of names takes milliseconds that the connections should not pay for.
+        let taken = tokio::task::spawn_blocking(move || match IndexShard::from_bytes(&bytes) {
+            Ok(parsed) if parsed.shard == shard => this.apply(parsed),
             Ok(other) => {
                 this.metrics.object_refused("wrong_shard");
                 tracing::error!(shard, found = other.shard, "an index shard lies under another's name; refused");
-                None
+                false
             }
             Err(error) => {
                 this.refused(&index_object(shard), &error);
-                None
+                false
             }
         });
-        if let Ok(Some(parsed)) = parsed.await {
-            self.apply(parsed).await;
-        }
-        ShardRead::Done(shard, etag)
+        let unkept = taken.await.unwrap_or_else(|panicked| {
+            tracing::error!(shard, error = telemetry::error_chain(&panicked), "reading an index shard failed");
+            false
+        });
+        ShardRead::Done { shard, etag, unkept }
     }
 
-    async fn apply(self: &Arc<Self>, offered: IndexShard) {
+    /// Takes a shard in, and says whether it is still to be kept on the disk. Runs where it may block.
+    fn apply(&self, offered: IndexShard) -> bool {
         let shard = offered.shard;
         let changes = match self.names.apply(offered) {
             Ok(changes) => changes,
             Err(lower) => {
                 self.metrics.object_refused("lower_generation");
                 tracing::error!(shard, have = lower.have, offered = lower.offered, "index shard refused: {lower}");
-                return;
+                return false;
             }
         };
         let first = !*self.loaded.borrow();
@@ -195,9 +221,43 @@ impl Refresher {
                 }
             }
         }
-        let (disk, kept) = (Arc::clone(&self.disk), self.names.shard(shard, self.clock.now().as_second()));
-        // The shard first: after a crash in between, its tombstones still wipe the bundles.
-        self.in_background(move || disk.keep_shard(&kept).and_then(|()| disk.wipe(&removed))).await;
+        if removed.is_empty() {
+            return true;
+        }
+        // A name that was there must not come back after a crash, so this waits for nothing. The shard goes first: after a crash in between,
+        // its tombstones still wipe the bundles.
+        let kept = self.keep_shard(shard).and_then(|()| self.disk.wipe(&removed));
+        self.told(kept).is_none()
+    }
+
+    fn keep_shard(&self, shard: u8) -> Result<(), DiskError> {
+        self.disk.keep_shard(&self.names.shard(shard, self.clock.now().as_second()))
+    }
+
+    /// Writes what was taken in to the local disk; what cannot be written now is tried again after the next poll.
+    async fn keep(self: &Arc<Self>, unkept: &mut Unkept) {
+        if let Some(bytes) = unkept.settings.clone() {
+            let this = Arc::clone(self);
+            if self.in_background(move || this.disk.keep_settings(&bytes)).await.is_some() {
+                unkept.settings = None;
+            }
+        }
+        let shards = std::mem::take(&mut unkept.shards);
+        let mut keeping = stream::iter(shards)
+            .map(|shard| {
+                let this = Arc::clone(self);
+                async move { (shard, self.in_background(move || this.keep_shard(shard)).await.is_some()) }
+            })
+            .buffer_unordered(KEPT_AT_ONCE);
+        while let Some((shard, kept)) = keeping.next().await {
+            if !kept {
+                unkept.shards.insert(shard);
+            }
+        }
+        if unkept.shards.is_empty() && *self.loaded.borrow() && !self.disk.is_whole() {
+            let this = Arc::clone(self);
+            self.in_background(move || this.disk.whole()).await;
+        }
     }
 
     /// Reads bundles that are wanted, for as long as the edge runs.
@@ -272,15 +332,23 @@ impl Refresher {
         read
     }
 
-    async fn in_background(&self, work: impl FnOnce() -> Result<(), crate::certificates::DiskError> + Send + 'static) {
+    /// Does work on the disk; `None` when that failed.
+    async fn in_background(&self, work: impl FnOnce() -> Result<(), DiskError> + Send + 'static) -> Option<()> {
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.metrics.object_refused("disk");
-                tracing::error!(error = telemetry::error_chain(&error), "the local disk cannot be written");
+            Ok(done) => self.told(done),
+            Err(panicked) => {
+                tracing::error!(error = telemetry::error_chain(&panicked), "writing the local disk failed");
+                None
             }
-            Err(panicked) => tracing::error!(error = telemetry::error_chain(&panicked), "writing the local disk failed"),
         }
+    }
+
+    fn told(&self, done: Result<(), DiskError>) -> Option<()> {
+        done.inspect_err(|error| {
+            self.metrics.object_refused("disk");
+            tracing::error!(error = telemetry::error_chain(error), "the local disk cannot be written");
+        })
+        .ok()
     }
 }
 
@@ -297,7 +365,7 @@ struct Waiting {
     cold: VecDeque<Hostname>,
     later: BTreeMap<(Instant, u64), Hostname>,
     count: u64,
-    /// Names in `changed`, `cold` or being read.
+    /// Names in `changed` or being read. Those in `cold` are as many as there are names, so they are not noted twice.
     taken: HashSet<Hostname>,
     attempts: HashMap<Hostname, u32>,
 }
@@ -311,14 +379,20 @@ impl Queue {
     pub(crate) fn push(&self, hostname: Hostname, cold: bool) {
         let mut waiting = self.lock();
         waiting.attempts.remove(&hostname);
-        if waiting.taken.insert(hostname.clone()) {
-            if cold {
-                waiting.cold.push_back(hostname)
-            } else {
-                waiting.changed.push_back(hostname)
-            }
-            self.pushed.notify_one();
+        if cold {
+            waiting.cold.push_back(hostname);
+        } else if waiting.taken.insert(hostname.clone()) {
+            waiting.changed.push_back(hostname);
+        } else {
+            return;
         }
+        self.pushed.notify_one();
+    }
+
+    /// Begins with names that are cold.
+    pub(crate) fn fill(&self, cold: Vec<Hostname>) {
+        self.lock().cold = cold.into();
+        self.pushed.notify_one();
     }
 
     fn next(&self, now: Instant, pace: &mut Pace) -> Next {
@@ -339,10 +413,17 @@ impl Queue {
         if waiting.cold.is_empty() {
             return Next::Wait(due);
         }
-        match pace.take(now) {
-            Ok(()) => waiting.cold.pop_front().map_or(Next::Wait(due), Next::Read),
-            Err(until) => Next::Wait(until.min(due)),
+        if let Err(until) = pace.take(now) {
+            return Next::Wait(until.min(due));
         }
+        while let Some(hostname) = waiting.cold.pop_front() {
+            // One that changed meanwhile is being read already.
+            if waiting.taken.insert(hostname.clone()) {
+                return Next::Read(hostname);
+            }
+        }
+        waiting.cold = VecDeque::new();
+        Next::Wait(due)
     }
 
     fn done(&self, hostname: &Hostname) {
@@ -400,10 +481,134 @@ fn with_jitter(interval: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use bundles::{Digest, IndexEntry, shard_of};
+    use domains::{Clock as _, SiteVersion, TenantId};
+
     use super::*;
+    use crate::{certificates::Ingredients, edge::Remembered};
 
     fn name(number: usize) -> Hostname {
         Hostname::parse_name(&format!("shop-{number}.brand.com")).unwrap()
+    }
+
+    const SHARDS: usize = 3;
+
+    /// An edge's refresher as it is after a start: with what `folder` has, and `source` to read from.
+    fn started(folder: &Path, source: &Path) -> Arc<Refresher> {
+        let Remembered { disk, names, loaded, .. } = Disk::lock(folder).and_then(Remembered::read).unwrap();
+        let (metrics, connections, clock) = (EdgeMetrics::new(10), Arc::new(Connections::default()), Arc::new(domains::SystemClock));
+        let source: Arc<dyn Source> = Arc::new(crate::FolderSource::new(source));
+        let certificates = Certificates::new(Ingredients {
+            names: Arc::clone(&names),
+            disk: Arc::clone(&disk),
+            source: Arc::clone(&source),
+            seal_keys: bundles::SealKeys::default(),
+            clock: clock.clone(),
+            connections: Arc::clone(&connections),
+            metrics: metrics.clone(),
+            memory_bytes: 1 << 20,
+            max_sessions: 10,
+            cold_read_timeout: Duration::from_secs(5),
+        });
+        Arc::new(Refresher {
+            names,
+            certificates: Arc::new(certificates.unwrap()),
+            disk,
+            source,
+            clock: clock.clone(),
+            connections,
+            metrics,
+            signer: Arc::new(Signer::new(clock)),
+            settings: watch::Sender::new(None),
+            loaded: watch::Sender::new(loaded),
+            config: Refresh::default(),
+            queue: Queue::default(),
+        })
+    }
+
+    /// Names, each of another shard.
+    fn apart() -> Vec<Hostname> {
+        let mut shards = HashSet::new();
+        (0..).map(name).filter(|name| shards.insert(shard_of(name))).take(SHARDS).collect()
+    }
+
+    fn publish(source: &Path, hostname: &Hostname, version: u64, removed: bool) {
+        let mut shard = IndexShard::empty(shard_of(hostname));
+        let entry = IndexEntry {
+            version: SiteVersion(version),
+            tenant: (!removed).then(|| TenantId::parse("acme").unwrap()),
+            removed_at: removed.then(|| domains::SystemClock.now().as_second()),
+            digest: Digest::of(&version.to_be_bytes()),
+        };
+        shard.merge(hostname, entry).unwrap();
+        shard.generation = version;
+        std::fs::create_dir_all(source.join("index")).unwrap();
+        let (new, place) = (source.join("new"), source.join(index_object(shard.shard)));
+        std::fs::write(&new, shard.to_bytes()).unwrap();
+        std::fs::rename(new, place).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_edge_is_ready_before_its_disk_is_and_one_that_ends_in_between_does_not_take_a_part_for_all() {
+        let (folder, source, nowhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        apart().iter().for_each(|hostname| publish(source.path(), hostname, 1, false));
+        let (first, mut seen) = (started(folder.path(), source.path()), Seen::default());
+        first.poll(&mut seen).await.unwrap();
+        assert!(*first.loaded.borrow());
+        assert_eq!((first.names.counts().0, first.disk.is_whole()), (SHARDS, false));
+        // It ends when one shard is on the disk.
+        first.keep_shard(shard_of(&apart()[0])).unwrap();
+        drop(first);
+
+        let (second, mut seen) = (started(folder.path(), source.path()), Seen::default());
+        assert_eq!((second.names.counts().0, *second.loaded.borrow()), (1, false));
+        second.poll(&mut seen).await.unwrap();
+        second.keep(&mut seen.unkept).await;
+        assert_eq!(seen.unkept.shards.len(), 0);
+        drop(second);
+
+        let third = started(folder.path(), nowhere.path());
+        assert_eq!((third.names.counts().0, *third.loaded.borrow()), (SHARDS, true));
+    }
+
+    #[tokio::test]
+    async fn a_removed_name_stays_removed_even_when_the_edge_ends_before_it_keeps_the_index() {
+        let (folder, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let hostname = &apart()[0];
+        publish(source.path(), hostname, 1, false);
+        let (first, mut seen) = (started(folder.path(), source.path()), Seen::default());
+        first.poll(&mut seen).await.unwrap();
+        first.keep(&mut seen.unkept).await;
+        publish(source.path(), hostname, 2, true);
+        first.poll(&mut seen).await.unwrap();
+        drop(first);
+
+        // The source tells of the time before.
+        publish(source.path(), hostname, 1, false);
+        let (second, mut seen) = (started(folder.path(), source.path()), Seen::default());
+        assert_eq!(second.names.find(hostname), None);
+        second.poll(&mut seen).await.unwrap();
+        assert_eq!(second.names.find(hostname), None);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_could_not_be_written_is_written_after_a_later_poll() {
+        let (folder, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        apart().iter().for_each(|hostname| publish(source.path(), hostname, 1, false));
+        let (edge, mut seen) = (started(folder.path(), source.path()), Seen::default());
+        let shard = shard_of(&apart()[0]);
+        // A folder where the file is to be written.
+        let in_the_way = folder.path().join(format!("{}.new", index_object(shard)));
+        std::fs::create_dir(&in_the_way).unwrap();
+        edge.poll(&mut seen).await.unwrap();
+        edge.keep(&mut seen.unkept).await;
+        assert_eq!((seen.unkept.shards.iter().copied().collect::<Vec<_>>(), edge.disk.is_whole()), (vec![shard], false));
+        std::fs::remove_dir(in_the_way).unwrap();
+        edge.poll(&mut seen).await.unwrap();
+        edge.keep(&mut seen.unkept).await;
+        assert!(seen.unkept.shards.is_empty() && edge.disk.is_whole());
     }
 
     fn taken(queue: &Queue, pace: &mut Pace) -> Vec<Hostname> {

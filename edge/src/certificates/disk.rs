@@ -14,7 +14,10 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
 };
 
 use bundles::{BundleError, Digest, EDGE_SETTINGS_OBJECT, IndexShard, UnixSeconds, index_object};
@@ -31,6 +34,11 @@ const PREFIX_BYTES: usize = 20;
 const MAX_PART_BYTES: u32 = 128 * 1024;
 /// Below this much waste the file is never rewritten.
 const MIN_WASTE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Lies there from before the first shard is kept until all are.
+const UNFINISHED: &str = "index/unfinished";
+/// Threads that read the index at the start; more only wait for the disk.
+const MAX_READERS: usize = 8;
 
 /// The local disk could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +72,7 @@ pub(crate) struct Kept {
 pub(crate) struct Disk {
     folder: PathBuf,
     pack: Mutex<Pack>,
+    whole: AtomicBool,
     /// Held for as long as the edge lives.
     lock: File,
 }
@@ -88,7 +97,6 @@ struct Place {
     at: u64,
     header: u32,
     body: u32,
-    digest: Digest,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -109,26 +117,81 @@ impl Place {
     }
 }
 
-impl Disk {
-    /// Opens the folder, and says which bundles it has.
+/// The folder, held by this edge alone; nothing of it was read yet.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    folder: PathBuf,
+    lock: File,
+}
+
+impl Locked {
+    /// The index as it was kept, a shard at a time on all cores; a shard that cannot be read is told and left out.
+    pub(crate) fn shards(&self, each: impl Fn(Result<IndexShard, BundleError>) + Sync) {
+        let next = AtomicU32::new(0);
+        let read = || {
+            while let Ok(shard) = u8::try_from(next.fetch_add(1, Ordering::Relaxed)) {
+                let Ok(bytes) = fs::read(self.folder.join(index_object(shard))) else { continue };
+                each(IndexShard::from_bytes(&bytes));
+            }
+        };
+        let others = std::thread::available_parallelism().map_or(0, |cores| cores.get().min(MAX_READERS) - 1);
+        std::thread::scope(|scope| {
+            (0..others).for_each(|_| drop(scope.spawn(read)));
+            read();
+        });
+    }
+
+    /// Goes through the bundles. Each is offered to `take`, which gives the name back to keep it by, or `None` to have it wiped: because the
+    /// name is gone, or because a newer one was there before.
     ///
     /// # Errors
-    /// [`DiskError::InUse`] when another edge has it, [`DiskError::Io`] when it cannot be made, read or written.
-    pub(crate) fn open(folder: &Path) -> Result<(Self, Vec<(Hostname, Served)>), DiskError> {
+    /// [`DiskError::Io`] when the bundles cannot be read or wiped.
+    pub(crate) fn open(self, take: impl FnMut(Hostname, Served) -> Option<Hostname>) -> Result<Disk, DiskError> {
+        let path = self.folder.join("bundles.pack");
+        let file = private().open(&path).map_err(failed("open", &path))?;
+        let pack = Pack::read(file, take).map_err(failed("read", &path))?;
+        let mark = self.folder.join(UNFINISHED);
+        let known = !pack.records.is_empty() || (0..=u8::MAX).any(|shard| self.folder.join(index_object(shard)).exists());
+        let whole = known && !mark.exists();
+        if !whole {
+            // Before anything is kept: an edge that ends in between must not take a part of the index for all of it.
+            private().open(&mark).map_err(failed("open", &mark))?;
+        }
+        Ok(Disk { folder: self.folder, pack: Mutex::new(pack), whole: AtomicBool::new(whole), lock: self.lock })
+    }
+}
+
+impl Disk {
+    /// Takes the folder for this edge.
+    ///
+    /// # Errors
+    /// [`DiskError::InUse`] when another edge has it, [`DiskError::Io`] when it cannot be made or read.
+    pub(crate) fn lock(folder: &Path) -> Result<Locked, DiskError> {
         for part in [folder.to_owned(), folder.join("index")] {
             DirBuilder::new().recursive(true).mode(0o700).create(&part).map_err(failed("make", &part))?;
         }
         let lock_path = folder.join("lock");
         let lock = private().open(&lock_path).map_err(failed("open", &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(DiskError::InUse(folder.to_owned())),
-            Err(fs::TryLockError::Error(cause)) => return Err(failed("lock", &lock_path)(cause)),
+            Ok(()) => Ok(Locked { folder: folder.to_owned(), lock }),
+            Err(fs::TryLockError::WouldBlock) => Err(DiskError::InUse(folder.to_owned())),
+            Err(fs::TryLockError::Error(cause)) => Err(failed("lock", &lock_path)(cause)),
         }
-        let path = folder.join("bundles.pack");
-        let file = private().open(&path).map_err(failed("open", &path))?;
-        let (pack, found) = Pack::read(file).map_err(failed("read", &path))?;
-        Ok((Self { folder: folder.to_owned(), pack: Mutex::new(pack), lock }, found))
+    }
+
+    /// Whether a whole index was kept, at one time or another; what is there may be served either way.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    /// Notes that every shard there is was kept.
+    pub(crate) fn whole(&self) -> Result<(), DiskError> {
+        if self.whole.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mark = self.folder.join(UNFINISHED);
+        let gone = fs::remove_file(&mark).and_then(|()| File::open(self.folder.join("index"))?.sync_all());
+        gone.map_err(failed("remove", &mark))
     }
 
     /// The bytes kept for a name, `None` when there are none or they are not what was written.
@@ -138,10 +201,12 @@ impl Disk {
             let Some(place) = pack.records.get(hostname).copied() else { return Ok(None) };
             (Arc::clone(&pack.file), place)
         };
-        let mut bytes = vec![0; place.body as usize];
-        let at = place.at + PREFIX_BYTES as u64 + u64::from(place.header);
-        file.read_exact_at(&mut bytes, at).map_err(failed("read", &self.pack_path()))?;
-        Ok((Digest::of(&bytes) == place.digest).then_some(bytes))
+        let mut record = vec![0; place.size() as usize];
+        file.read_exact_at(&mut record, place.at).map_err(failed("read", &self.pack_path()))?;
+        let body = record.split_off(PREFIX_BYTES + place.header as usize);
+        let (prefix, header) = record.split_at(PREFIX_BYTES);
+        let header = read_header(prefix, header).filter(|header| header.hostname == *hostname);
+        Ok(header.is_some_and(|header| Digest::of(&body) == header.digest).then_some(body))
     }
 
     /// Keeps bundles, and wipes the ones they replace. They are on the disk when this returns.
@@ -157,19 +222,6 @@ impl Disk {
         let places: Vec<_> = hostnames.iter().filter_map(|hostname| pack.records.remove(hostname)).collect();
         pack.overwrite(&places).map_err(failed("write", &self.pack_path()))?;
         self.rewrite_if_wasteful(&mut pack)
-    }
-
-    /// The index as it was kept; a shard that cannot be read is told and left out.
-    pub(crate) fn shards(&self) -> (Vec<IndexShard>, Vec<BundleError>) {
-        let (mut shards, mut refused) = (Vec::new(), Vec::new());
-        for shard in 0..=u8::MAX {
-            let Ok(bytes) = fs::read(self.folder.join(index_object(shard))) else { continue };
-            match IndexShard::from_bytes(&bytes) {
-                Ok(shard) => shards.push(shard),
-                Err(error) => refused.push(error),
-            }
-        }
-        (shards, refused)
     }
 
     /// Keeps a shard of the index.
@@ -222,11 +274,11 @@ impl Disk {
 
 impl Pack {
     /// Reads every header; bodies are looked at when they are used.
-    fn read(file: File) -> io::Result<(Self, Vec<(Hostname, Served)>)> {
+    fn read(file: File, mut take: impl FnMut(Hostname, Served) -> Option<Hostname>) -> io::Result<Self> {
         let length = file.metadata()?.len();
         let mut pack = Self { file: Arc::new(file), end: 0, dead: 0, records: HashMap::new() };
-        let mut found: HashMap<Hostname, Served> = HashMap::new();
-        let mut replaced = Vec::new();
+        // Replaced or removed, and not wiped before a crash.
+        let mut late = Vec::new();
         let file = Arc::clone(&pack.file);
         let mut reader = io::BufReader::with_capacity(256 * 1024, &*file);
         while let Some((place, header)) = read_record(&mut reader, pack.end, length)? {
@@ -236,19 +288,15 @@ impl Pack {
                 continue;
             };
             let Header { hostname, version, tenant, digest, not_after, origin } = header;
-            let served = Served { version, tenant, digest, not_after, origin };
-            // Two records of one name: the older was not wiped before a crash.
-            if found.get(&hostname).is_some_and(|known| known.version >= served.version) {
-                replaced.push(place);
-                continue;
+            match take(hostname, Served { version, tenant, digest, not_after, origin }) {
+                Some(hostname) => late.extend(pack.records.insert(hostname, place)),
+                None => late.push(place),
             }
-            replaced.extend(pack.records.insert(hostname.clone(), place));
-            found.insert(hostname, served);
         }
         // What follows the last whole record is a write that a crash cut off.
         pack.file.set_len(pack.end)?;
-        pack.overwrite(&replaced)?;
-        Ok((pack, found.into_iter().collect()))
+        pack.overwrite(&late)?;
+        Ok(pack)
     }
 
     fn append(&mut self, bundles: &[Kept]) -> io::Result<()> {
@@ -305,7 +353,7 @@ fn write_record(written: &mut Vec<u8>, end: u64, bundle: &Kept) -> io::Result<Pl
     let Served { version, tenant, digest, not_after, origin } = bundle.served.clone();
     let header = serde_json::to_vec(&Header { hostname: bundle.hostname.clone(), version, tenant, digest, not_after, origin })?;
     let part = |length: usize| u32::try_from(length).ok().filter(|&length| length <= MAX_PART_BYTES).ok_or(ErrorKind::FileTooLarge);
-    let place = Place { at: end + written.len() as u64, header: part(header.len())?, body: part(bundle.bytes.len())?, digest };
+    let place = Place { at: end + written.len() as u64, header: part(header.len())?, body: part(bundle.bytes.len())? };
     written.extend_from_slice(&LIVE);
     written.extend_from_slice(&place.header.to_le_bytes());
     written.extend_from_slice(&place.body.to_le_bytes());
@@ -323,7 +371,7 @@ fn read_record(reader: &mut io::BufReader<&File>, at: u64, length: u64) -> io::R
     let mut prefix = [0; PREFIX_BYTES];
     reader.read_exact(&mut prefix)?;
     let number = |from: usize| u32::from_le_bytes([prefix[from], prefix[from + 1], prefix[from + 2], prefix[from + 3]]);
-    let mut place = Place { at, header: number(4), body: number(8), digest: Digest::of(&[]) };
+    let place = Place { at, header: number(4), body: number(8) };
     let known = prefix[..4] == LIVE || prefix[..4] == DEAD;
     if !known || place.header > MAX_PART_BYTES || place.body > MAX_PART_BYTES || length - at < place.size() {
         return Ok(None);
@@ -335,10 +383,12 @@ fn read_record(reader: &mut io::BufReader<&File>, at: u64, length: u64) -> io::R
     let mut header = vec![0; place.header as usize];
     reader.read_exact(&mut header)?;
     reader.seek_relative(i64::from(place.body))?;
-    let whole = Digest::of(&header).as_bytes()[..8] == prefix[12..];
-    let header: Option<Header> = if whole { serde_json::from_slice(&header).ok() } else { None };
-    place.digest = header.as_ref().map_or(place.digest, |header| header.digest);
-    Ok(Some((place, header)))
+    Ok(Some((place, read_header(&prefix, &header))))
+}
+
+/// A header that is what was written.
+fn read_header(prefix: &[u8], header: &[u8]) -> Option<Header> {
+    (Digest::of(header).as_bytes()[..8] == prefix[12..]).then(|| serde_json::from_slice(header).ok())?
 }
 
 fn private() -> OpenOptions {
@@ -366,6 +416,17 @@ mod tests {
         Kept { hostname: Hostname::parse_name(name).unwrap(), served, bytes: bytes.to_vec() }
     }
 
+    /// What an edge does that keeps each name's newest bundle.
+    fn opened(folder: &Path) -> (Disk, HashMap<Hostname, Served>) {
+        let mut found: HashMap<Hostname, Served> = HashMap::new();
+        let take = |hostname: Hostname, served: Served| {
+            let newer = found.get(&hostname).is_none_or(|known| known.version < served.version);
+            newer.then(|| found.insert(hostname.clone(), served)).map(|_| hostname)
+        };
+        let disk = Disk::lock(folder).unwrap().open(take).unwrap();
+        (disk, found)
+    }
+
     fn contains(folder: &Path, needle: &[u8]) -> bool {
         let pack = fs::read(folder.join("bundles.pack")).unwrap();
         pack.windows(needle.len()).any(|window| window == needle)
@@ -376,7 +437,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let all =
             [kept("a.brand.com", 1, b"first secret"), kept("b.brand.com", 1, b"other secret"), kept("c.brand.com", 1, b"third secret")];
-        let (disk, found) = Disk::open(folder.path()).unwrap();
+        let (disk, found) = opened(folder.path());
         assert!(found.is_empty());
         disk.keep(&all).unwrap();
         disk.keep(&[kept("a.brand.com", 2, b"newer secret")]).unwrap();
@@ -386,7 +447,7 @@ mod tests {
         }
         drop(disk);
 
-        let (disk, found) = Disk::open(folder.path()).unwrap();
+        let (disk, found) = opened(folder.path());
         assert_eq!(found.len(), 2);
         assert_eq!(disk.bundle(&all[0].hostname).unwrap().unwrap(), b"newer secret");
         assert_eq!(disk.bundle(&all[1].hostname).unwrap(), None);
@@ -396,7 +457,7 @@ mod tests {
     #[test]
     fn a_write_that_was_cut_off_costs_only_itself() {
         let whole = tempfile::tempdir().unwrap();
-        let (disk, _) = Disk::open(whole.path()).unwrap();
+        let (disk, _) = opened(whole.path());
         disk.keep(&[kept("a.brand.com", 1, b"kept")]).unwrap();
         let first = fs::metadata(whole.path().join("bundles.pack")).unwrap().len();
         disk.keep(&[kept("b.brand.com", 1, b"cut off")]).unwrap();
@@ -404,11 +465,11 @@ mod tests {
         for length in first as usize..bytes.len() {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join("bundles.pack"), &bytes[..length]).unwrap();
-            let (disk, found) = Disk::open(folder.path()).unwrap();
+            let (disk, found) = opened(folder.path());
             assert_eq!(found.len(), 1, "{length}");
             disk.keep(&[kept("c.brand.com", 1, b"after")]).unwrap();
             drop(disk);
-            assert_eq!(Disk::open(folder.path()).unwrap().1.len(), 2, "{length}");
+            assert_eq!(opened(folder.path()).1.len(), 2, "{length}");
         }
     }
 
@@ -416,7 +477,7 @@ mod tests {
     fn bytes_that_rotted_on_the_disk_are_not_handed_out() {
         let folder = tempfile::tempdir().unwrap();
         let bundle = kept("a.brand.com", 1, b"sound bytes");
-        let (disk, _) = Disk::open(folder.path()).unwrap();
+        let (disk, _) = opened(folder.path());
         disk.keep(std::slice::from_ref(&bundle)).unwrap();
         let file = OpenOptions::new().write(true).open(folder.path().join("bundles.pack")).unwrap();
         let end = file.metadata().unwrap().len();
@@ -427,7 +488,7 @@ mod tests {
     #[test]
     fn a_file_of_mostly_dead_records_is_rewritten_with_the_living_ones() {
         let folder = tempfile::tempdir().unwrap();
-        let (disk, _) = Disk::open(folder.path()).unwrap();
+        let (disk, _) = opened(folder.path());
         disk.keep(&[kept("b.brand.com", 1, b"bystander")]).unwrap();
         for version in 0..100 {
             disk.keep(&[kept("a.brand.com", version, &vec![version as u8; 100_000])]).unwrap();
@@ -436,7 +497,7 @@ mod tests {
         let hostname = kept("a.brand.com", 0, b"").hostname;
         assert_eq!(disk.bundle(&hostname).unwrap().unwrap(), vec![99; 100_000]);
         drop(disk);
-        let (disk, found) = Disk::open(folder.path()).unwrap();
+        let (disk, found) = opened(folder.path());
         assert_eq!(found.len(), 2);
         assert_eq!(disk.bundle(&kept("b.brand.com", 1, b"").hostname).unwrap().unwrap(), b"bystander");
     }
@@ -444,9 +505,45 @@ mod tests {
     #[test]
     fn a_folder_serves_one_edge_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Disk::open(folder.path()).unwrap();
-        assert!(matches!(Disk::open(folder.path()), Err(DiskError::InUse(_))));
+        let first = opened(folder.path());
+        assert!(matches!(Disk::lock(folder.path()), Err(DiskError::InUse(_))));
         drop(first);
-        Disk::open(folder.path()).unwrap();
+        opened(folder.path());
+    }
+
+    #[test]
+    fn a_removed_bundle_that_a_crash_left_behind_is_wiped_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, _) = opened(folder.path());
+        disk.keep(&[kept("a.brand.com", 1, b"removed secret"), kept("b.brand.com", 1, b"kept")]).unwrap();
+        drop(disk);
+        let disk = Disk::lock(folder.path()).unwrap().open(|hostname, _| (hostname.as_str() != "a.brand.com").then_some(hostname)).unwrap();
+        assert!(!contains(folder.path(), b"removed secret"));
+        assert_eq!(disk.bundle(&kept("b.brand.com", 1, b"").hostname).unwrap().unwrap(), b"kept");
+    }
+
+    #[test]
+    fn an_index_counts_as_whole_only_once_all_of_it_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, _) = opened(folder.path());
+        assert!(!disk.is_whole());
+        disk.keep_shard(&IndexShard::empty(0)).unwrap();
+        disk.keep(&[kept("a.brand.com", 1, b"kept")]).unwrap();
+        drop(disk);
+        let (disk, found) = opened(folder.path());
+        assert_eq!((found.len(), disk.is_whole()), (1, false));
+        disk.whole().unwrap();
+        drop(disk);
+        assert!(opened(folder.path()).0.is_whole());
+    }
+
+    #[test]
+    fn a_folder_from_before_that_was_noted_counts_as_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, _) = opened(folder.path());
+        disk.keep_shard(&IndexShard::empty(0)).unwrap();
+        drop(disk);
+        fs::remove_file(folder.path().join(UNFINISHED)).unwrap();
+        assert!(opened(folder.path()).0.is_whole());
     }
 }

@@ -196,6 +196,8 @@ async fn ten_thousand_names_start_quickly_and_are_all_served_with_the_source_gon
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let filled = began.elapsed();
+    // It is ready before its disk has all of the index.
+    eventually("the index is kept", async || !setup.cache.path().join("index/unfinished").exists()).await;
     setup.source.dead.store(true, Ordering::SeqCst);
     drop(setup.edge.take());
     eventually("the cache folder is free", async || std::fs::File::open(setup.cache.path().join("lock")).unwrap().try_lock().is_ok()).await;
