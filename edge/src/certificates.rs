@@ -242,7 +242,10 @@ impl Certificates {
             let (version, tenant) = (served.version, served.tenant.clone());
             match self.names.serve(&hostname, served) {
                 Ok(replaced) => {
-                    self.remember(&hostname, version, &tenant, key);
+                    // Filling the disk must not push out of the memory what handshakes ask for, so only what is there is replaced.
+                    if self.memory().knows(&hostname) {
+                        self.remember(&hostname, version, &tenant, key);
+                    }
                     if replaced.is_some_and(|replaced| replaced.tenant != tenant) {
                         self.connections.close_all_of(&hostname, Some(&tenant));
                     }
@@ -355,16 +358,24 @@ impl Certificates {
             self.fetch(hostname, wait).await
         });
         let accepted = match read.await.map_err(|_| LoadError::TimedOut(hostname.clone()))? {
-            Err(LoadError::Overtaken(_)) => {
-                let config = self.remembered(hostname, SiteVersion::default());
-                return config.ok_or_else(|| LoadError::Overtaken(hostname.clone()));
-            }
+            Err(LoadError::Overtaken(_)) => return self.overtaken(hostname).await,
             read => read?,
         };
         let (version, tenant) = (accepted.kept.served.version, accepted.kept.served.tenant.clone());
         let config = self.remember(hostname, version, &tenant, Arc::clone(&accepted.key));
         self.commit(vec![accepted]).await;
         Ok(config)
+    }
+
+    /// What a faster read has taken into service: filling the disk leaves it there alone.
+    async fn overtaken(self: &Arc<Self>, hostname: &Hostname) -> Result<Arc<ServerConfig>, LoadError> {
+        if let Some(config) = self.remembered(hostname, SiteVersion::default()) {
+            return Ok(config);
+        }
+        let overtaken = || LoadError::Overtaken(hostname.clone());
+        let Served { version, tenant, origin, .. } = self.names.served(hostname).ok_or_else(overtaken)?;
+        let found = Match { hostname: hostname.clone(), tenant, served: Some(version), origin };
+        self.from_disk(&found, version).await.ok_or_else(overtaken)
     }
 
     fn remembered(&self, hostname: &Hostname, at_least: SiteVersion) -> Option<Arc<ServerConfig>> {
@@ -429,5 +440,53 @@ struct NoCertificate;
 impl rustls::server::ResolvesServerCert for NoCertificate {
     fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bundles::{IndexShard, LeafFacts, SealKeyPair, shard_of};
+    use domains::SystemClock;
+
+    use super::*;
+    use crate::FolderSource;
+
+    #[tokio::test]
+    async fn a_handshake_whose_read_was_overtaken_by_the_filling_is_served_all_the_same() {
+        let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (hostname, tenant) = (Hostname::parse_name("shop.brand.com").unwrap(), TenantId::parse("acme").unwrap());
+        let (seal, key) = (SealKeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+        let chain = rcgen::CertificateParams::new(vec![hostname.to_string()]).unwrap().self_signed(&key).unwrap().pem();
+        let spki = LeafFacts::of_chain(&chain).unwrap().spki_sha256;
+        let sealed = seal.public().seal(&hostname, &tenant, &spki, &key.serialize_der()).unwrap();
+        let bundle = Bundle::new(hostname.clone(), tenant.clone(), SiteVersion(1), chain, sealed).unwrap();
+        let bytes = SiteObject::Present(bundle).to_bytes().unwrap();
+        std::fs::create_dir(source.path().join("sites")).unwrap();
+        std::fs::write(source.path().join(site_object(&hostname)), &bytes).unwrap();
+
+        let names = Arc::new(Names::default());
+        let mut shard = IndexShard::empty(shard_of(&hostname));
+        let entry = IndexEntry { version: SiteVersion(1), tenant: Some(tenant), removed_at: None, digest: Digest::of(&bytes) };
+        shard.merge(&hostname, entry).unwrap();
+        names.apply(shard).unwrap();
+        let certificates = Certificates::new(Ingredients {
+            names: Arc::clone(&names),
+            disk: Arc::new(Disk::lock(cache.path()).unwrap().open(|_, _| None).unwrap()),
+            source: Arc::new(FolderSource::new(source.path())),
+            seal_keys: [seal].into_iter().collect(),
+            clock: Arc::new(SystemClock),
+            connections: Arc::default(),
+            metrics: EdgeMetrics::new(1),
+            memory_bytes: 1 << 20,
+            max_sessions: 1,
+            cold_read_timeout: Duration::from_secs(30),
+        });
+        let certificates = Arc::new(certificates.unwrap());
+        let filled = certificates.fetch(&hostname, Duration::from_secs(30)).await.unwrap();
+        certificates.commit(vec![filled]).await;
+        assert!(!certificates.memory().knows(&hostname), "what nobody asked for takes no memory");
+
+        certificates.read_cold(&hostname).await.unwrap();
+        assert!(certificates.memory().knows(&hostname));
     }
 }

@@ -39,6 +39,11 @@ impl Memory {
         (parsed.version >= at_least).then(|| Arc::clone(&parsed.config))
     }
 
+    /// Whether the name has a configuration of whatever version here.
+    pub(super) fn knows(&self, hostname: &Hostname) -> bool {
+        self.entries.contains(hostname)
+    }
+
     /// Remembers a configuration, unless a newer one is there.
     pub(super) fn insert(&mut self, hostname: &Hostname, parsed: Parsed) {
         if self.entries.peek(hostname).is_some_and(|known| known.version > parsed.version) {
