@@ -267,7 +267,7 @@ fn serve(shared: &Arc<Shared>, welcome: Welcome, held: Held) -> Option<Serving> 
         let (io, heads) = Scanned::new(stream, shared.limits.max_header_bytes + 1024);
         connection.heads = Some(heads);
         let served = http1_builder(&shared.limits).serve_connection(TokioIo::new(io), Requests(Arc::new(connection))).with_upgrades();
-        return Some(Box::pin(driven.drive(served)));
+        return Some(Box::pin(driven.drive(Box::pin(served))));
     }
     // Ends the tasks of the connection's streams together with it, however it ends.
     let end = CancellationToken::new();
@@ -279,7 +279,7 @@ fn serve(shared: &Arc<Shared>, welcome: Welcome, held: Held) -> Option<Serving> 
     let served = http2_builder(&shared.limits, end).serve_connection(TokioIo::new(io), Requests(connection));
     Some(Box::pin(async move {
         let _end_streams = end_streams;
-        driven.drive(served).await.or_else(|| activity.flood())
+        driven.drive(Box::pin(served)).await.or_else(|| activity.flood())
     }))
 }
 
@@ -419,8 +419,9 @@ pub(crate) struct Driven {
 
 impl Driven {
     /// Runs a connection to its end, and says why when the edge ended it.
-    pub(crate) async fn drive(self, served: impl Served) -> Option<&'static str> {
-        let mut served = std::pin::pin!(served);
+    ///
+    /// It comes in a box, because a future holds what it is given twice, and this is most of an idle connection.
+    pub(crate) async fn drive<S: Served>(self, mut served: Pin<Box<S>>) -> Option<&'static str> {
         let (limits, leaving) = (&self.shared.limits, &self.shared.leaving);
         let every = watch::look_interval(limits);
         // The first look comes after a while: one at once would cost each connection a turn, and the runtime a wake-up of itself.

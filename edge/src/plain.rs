@@ -91,7 +91,7 @@ async fn serve(shared: Arc<Shared>, mut socket: TcpStream, from: IpAddr, port: P
     });
     let served = listener::http1_builder(&shared.limits).serve_connection(io, service).with_upgrades();
     let driven = Driven { activity: Arc::clone(&activity), finish: CancellationToken::new(), shared: Arc::clone(&shared), is_http2: false };
-    if let Some(reason) = driven.drive(served).await {
+    if let Some(reason) = driven.drive(Box::pin(served)).await {
         shared.metrics.connection_ended(reason);
     }
 }
