@@ -54,6 +54,9 @@ struct Arguments {
     /// Tells, instead of what operations cost, what `--names` names and idle connections cost in memory, and how soon the edge is ready.
     #[arg(long)]
     memory: bool,
+    /// Where `--memory` makes its names, and finds them again the next time; they are made anew, and removed, when it is not named.
+    #[arg(long, requires = "memory")]
+    site: Option<PathBuf>,
     /// The server's core.
     #[arg(long, default_value_t = 0)]
     server_core: usize,
@@ -88,7 +91,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     if arguments.memory {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (origin, site) = (origin::start()?, Site::make(arguments.names)?);
+        let site =
+            arguments.site.as_deref().map_or_else(|| Site::make(arguments.names), |folder| Site::make_in(folder, arguments.names))?;
+        let origin = origin::start()?;
         println!("{}", runtime.block_on(memory::measure(&edge, &site, arguments.names, origin))?);
         return Ok(());
     }

@@ -478,7 +478,7 @@ mod tests {
             connections: Arc::default(),
             metrics: EdgeMetrics::new(1),
             memory_bytes: 1 << 20,
-            max_sessions: 1,
+            tickets: Arc::new(Tickets::new(crate::config::TicketKeys::default(), Arc::new(SystemClock), EdgeMetrics::new(1))),
             cold_read_timeout: Duration::from_secs(30),
         });
         let certificates = Arc::new(certificates.unwrap());

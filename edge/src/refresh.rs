@@ -500,6 +500,7 @@ mod tests {
         let Remembered { disk, names, loaded, .. } = Disk::lock(folder).and_then(Remembered::read).unwrap();
         let (metrics, connections, clock) = (EdgeMetrics::new(10), Arc::new(Connections::default()), Arc::new(domains::SystemClock));
         let source: Arc<dyn Source> = Arc::new(crate::FolderSource::new(source));
+        let tickets = Arc::new(Tickets::new(crate::config::TicketKeys::default(), clock.clone(), metrics.clone()));
         let certificates = Certificates::new(Ingredients {
             names: Arc::clone(&names),
             disk: Arc::clone(&disk),
@@ -509,7 +510,7 @@ mod tests {
             connections: Arc::clone(&connections),
             metrics: metrics.clone(),
             memory_bytes: 1 << 20,
-            max_sessions: 10,
+            tickets: Arc::clone(&tickets),
             cold_read_timeout: Duration::from_secs(5),
         });
         Arc::new(Refresher {
@@ -521,6 +522,7 @@ mod tests {
             connections,
             metrics,
             signer: Arc::new(Signer::new(clock)),
+            tickets,
             settings: watch::Sender::new(None),
             loaded: watch::Sender::new(loaded),
             config: Refresh::default(),

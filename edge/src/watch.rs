@@ -245,10 +245,6 @@ impl WatchedIo {
         Self { io, activity }
     }
 
-    pub(crate) fn activity(&self) -> Arc<Activity> {
-        Arc::clone(&self.activity)
-    }
-
     fn mark(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(Ok(written)) => self.activity.bytes_written(*written),

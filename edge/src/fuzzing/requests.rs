@@ -206,7 +206,9 @@ pub(super) fn judge_headers(bytes: &[u8]) {
 fn normalised(before: &HeaderMap) -> HeaderMap {
     let (tenant, one) = (TenantId::parse("acme").expect("a tenant"), HeaderValue::from_static);
     let (id, assertion) = (one("42"), one("signed"));
-    let known = Known { client: CLIENT, authority: SNI, public_port: 443, tenant: &tenant, request_id: &id, assertion: Some(&assertion) };
+    let (client, authority, port) = (forwarding::address(CLIENT), one(SNI), one("443"));
+    let (request_id, assertion) = (&id, Some(&assertion));
+    let known = Known { client: &client, authority: &authority, public_port: &port, tenant: &tenant, request_id, assertion };
     let mut after = before.clone();
     forwarding::to_origin(&mut after, known);
     for (name, value) in SAID {
