@@ -334,6 +334,7 @@ fn pipeline(
             limits: home(),
             ca_limits: CaLimits::none("ca.simulated.test"),
             second_ca_limits: None,
+            has_answer_zone: true,
             clock: clock.clone(),
         },
         publish: Arc::new(PublishSite { table: home(), bucket: home(), clock: clock.clone() }),

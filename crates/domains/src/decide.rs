@@ -307,6 +307,13 @@ pub fn plan_order(claim: &Claim, seen: &LastLook, zone: &ZoneSettings) -> Option
     Some(OrderPlan { challenge, replaces, ca })
 }
 
+/// The plan where nothing serves the answer zone: a delegated name is proved by http-01, if it leads here and CAA records allow that. Any other
+/// plan stays, so that whoever runs the installation is told what it lacks.
+pub fn without_answer_zone(plan: OrderPlan, claim: &Claim, seen: &LastLook) -> OrderPlan {
+    let way = ChallengeWay::Http01;
+    if seen.may_be_challenged(claim, plan.ca, way.kind()) { OrderPlan { challenge: way, ..plan } } else { plan }
+}
+
 /// Begins a move of the issuance: takes the lease, and stores key, CSR and plan when there are none yet, before anything is asked of the CA.
 pub fn lease_issuance(
     claim: &Claim,
@@ -872,12 +879,15 @@ impl LastLook {
 
     /// How a challenge of this CA could be answered; `None` when it cannot, or CAA records forbid it.
     fn challenge_at(&self, claim: &Claim, ca: CaChoice) -> Option<ChallengeKind> {
-        let is_usable = |challenge: ChallengeKind| match challenge {
+        [ChallengeKind::Dns01, ChallengeKind::Http01].into_iter().find(|challenge| self.may_be_challenged(claim, ca, *challenge))
+    }
+
+    fn may_be_challenged(&self, claim: &Claim, ca: CaChoice, challenge: ChallengeKind) -> bool {
+        let is_usable = match challenge {
             ChallengeKind::Dns01 => self.delegation == Delegation::Ours,
             ChallengeKind::Http01 => self.routing.is_ours() && !claim.key.hostname.is_wildcard(),
         };
-        let is_allowed = |challenge| !self.forbidden.contains(&CertificateWay { ca, challenge });
-        [ChallengeKind::Dns01, ChallengeKind::Http01].into_iter().find(|challenge| is_usable(*challenge) && is_allowed(*challenge))
+        is_usable && !self.forbidden.contains(&CertificateWay { ca, challenge })
     }
 }
 

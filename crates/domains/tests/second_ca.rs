@@ -220,6 +220,18 @@ fn the_second_cas_wait_is_not_the_first_ones() {
 }
 
 #[test]
+fn without_an_answer_zone_a_delegated_name_is_proved_by_http_01_where_that_would_do() {
+    let forbids = r#"0 issue "first.net; validationmethods=dns-01""#;
+    for (is_here, caa, expected) in [(true, &[][..], "http-01"), (false, &[], "dns-01"), (true, &[forbids], "dns-01")] {
+        let claim = ordered(is_here, true, caa);
+        let seen = claim.last_look.as_ref().unwrap();
+        let plan = decide::plan_order(&claim, seen, &zone()).unwrap();
+        assert_eq!(plan.challenge.kind().as_str(), "dns-01");
+        assert_eq!(decide::without_answer_zone(plan, &claim, seen).challenge.kind().as_str(), expected, "here: {is_here}, {caa:?}");
+    }
+}
+
+#[test]
 fn many_short_waits_of_several_kinds_are_one_long_wait_for_the_first_ca() {
     let mut claim = ordered(true, false, &[]);
     let judgement = judge(&look(&claim, false, false, &[]), &claim.look_subject(&zone()));

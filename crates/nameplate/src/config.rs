@@ -825,6 +825,15 @@ fn flatten(prefix: &str, table: &toml::Table, values: &mut BTreeMap<String, (Str
     }
 }
 
+/// The demo's settings with the home on AWS, in builds that know one.
+#[cfg(test)]
+pub(crate) fn on_aws(answers_hosted_zone: Option<&str>) -> Option<Config> {
+    let variables = AWS_PLACES.map(|(key, _)| (variable(key), "x".to_owned())).into_iter();
+    let more = [("NAMEPLATE_HOME".to_owned(), "aws".to_owned())].into_iter();
+    let zone = answers_hosted_zone.map(|id| (variable("aws.answers_hosted_zone"), id.to_owned()));
+    cfg!(feature = "aws").then(|| Config::read(Program::Dev, "", variables.chain(more).chain(zone)).ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -138,6 +138,11 @@ impl Product {
             .await
             .map_err(|error| StartError::Start { what: "publishing the challenge settings", detail: error.to_string() })?;
 
+        if home.answers.is_none() {
+            tracing::warn!(
+                "no answer zone is configured (aws.answers_hosted_zone): names are proved by http-01 alone, and wildcards not at all"
+            );
+        }
         let ca_limits = config.acme_limits.at(config.acme.directory.as_deref());
         let second_ca_limits = config
             .second_ca
@@ -168,6 +173,7 @@ impl Product {
                 limits: home.limits.clone(),
                 ca_limits: ca_limits.clone(),
                 second_ca_limits: second_ca_limits.clone(),
+                has_answer_zone: home.answers.is_some(),
                 clock: clock.clone(),
             },
             publish,

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     accounts::{Ca, CaPlace, Cas},
-    config::Config,
+    config::{Config, HomePlace},
     consent::{self, Agreement},
     failure::Failure,
     files,
@@ -125,6 +125,10 @@ fn wanted(config: &Config) -> Vec<Wanted> {
     };
     let server = format!("ns1.{}", zone.answers_zone());
     let mut records: Vec<Wanted> = address(format!("*.{}", zone.targets_zone()), "leads every customer's record to the edge").collect();
+    // A zone on AWS is served by AWS.
+    if let HomePlace::Aws(_) = config.home {
+        return records;
+    }
     records.push(Wanted {
         name: zone.answers_zone(),
         record_type: "NS",
@@ -135,6 +139,22 @@ fn wanted(config: &Config) -> Vec<Wanted> {
     records
 }
 
+/// What is to be done for the answer zone, where this machine does not serve it.
+fn about_answers(config: &Config) -> Option<String> {
+    let HomePlace::Aws(places) = &config.home else { return None };
+    let zone = config.zone.answers_zone();
+    Some(match &places.answers_hosted_zone {
+        Some(id) => format!(
+            "The hosted zone {id} of Route 53 answers for {zone}. If it is {zone} itself, create NS records for {zone} in the zone above with the name \
+             servers that `aws route53 get-hosted-zone --id {id}` lists; if it is the zone above, there is nothing to create."
+        ),
+        None => format!(
+            "Nothing answers for {zone}: names are proved by http-01 alone, and wildcards not at all. To change that, create a hosted zone {zone} \
+             in Route 53 and name its id as aws.answers_hosted_zone."
+        ),
+    })
+}
+
 fn show(config: &Config, accounts: &[String], screen: &Screen) {
     let records = wanted(config);
     let key = files::operator_key_path(&config.data);
@@ -143,7 +163,10 @@ fn show(config: &Config, accounts: &[String], screen: &Screen) {
             .iter()
             .map(|record| json!({ "name": record.name, "type": record.record_type, "value": record.value, "purpose": record.why }))
             .collect();
-        screen.json(&json!({ "accounts": accounts, "operator_key": key.display().to_string(), "records": records }));
+        let answers = about_answers(config);
+        screen.json(&json!({
+            "accounts": accounts, "operator_key": key.display().to_string(), "records": records, "answer_zone": answers,
+        }));
         return;
     }
     screen.text(&format!("Keys and accounts are in {}; the operator's API key is {}.", config.data.display(), key.display()));
@@ -154,5 +177,26 @@ fn show(config: &Config, accounts: &[String], screen: &Screen) {
     for record in &records {
         screen.text(&format!("  {:<40} {:<5} {:<40} {}", record.name, record.record_type, record.value, record.why));
     }
+    if let Some(answers) = about_answers(config) {
+        screen.text(&format!("\n{answers}"));
+    }
     screen.text("\nThen `nameplate doctor` checks them, and `nameplate serve` starts; both take the same --config.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Program, on_aws};
+
+    #[test]
+    fn this_machine_is_named_as_a_name_server_only_where_it_answers() {
+        let servers = |config: &Config| wanted(config).iter().filter(|record| record.record_type == "NS").count();
+        let local = Config::read(Program::Dev, "", []).unwrap();
+        assert_eq!((servers(&local), about_answers(&local)), (1, None));
+        let Some(hosted) = on_aws(Some("Z0123")) else { return };
+        assert_eq!(servers(&hosted), 0, "{:?}", wanted(&hosted).iter().map(|record| &record.name).collect::<Vec<_>>());
+        assert_eq!(wanted(&hosted).len(), hosted.zone.edge_addresses.len(), "the targets' addresses");
+        assert!(about_answers(&hosted).unwrap().contains("get-hosted-zone --id Z0123"));
+        assert!(about_answers(&on_aws(None).unwrap()).unwrap().contains("http-01 alone"));
+    }
 }

@@ -40,6 +40,8 @@ pub struct IssueCertificate {
     pub limits: Arc<dyn Limits>,
     /// What the CA allows.
     pub ca_limits: CaLimits,
+    /// Whether something serves the answer zone, so that dns-01 challenges can be answered.
+    pub has_answer_zone: bool,
     /// What the second CA allows; `None` without one.
     pub second_ca_limits: Option<CaLimits>,
     /// Tells the time.
@@ -145,7 +147,9 @@ impl IssueCertificate {
     }
 
     fn planned(&self, claim: &Claim, seen: LastLook) -> Option<(OrderPlan, LastLook)> {
-        Some((decide::plan_order(claim, &seen, &self.zone)?, seen))
+        let plan = decide::plan_order(claim, &seen, &self.zone)?;
+        let plan = if self.has_answer_zone { plan } else { decide::without_answer_zone(plan, claim, &seen) };
+        Some((plan, seen))
     }
 
     /// Goes on with the order under way, or makes the one that was `planned`.

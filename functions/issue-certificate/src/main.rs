@@ -80,6 +80,7 @@ async fn main() -> Result<(), Error> {
         limits: home,
         ca_limits,
         second_ca_limits,
+        has_answer_zone: answers.is_some(),
         issuer: Arc::new(CaPair::new(Arc::new(first), second)),
         lookup: Arc::new(Lookups::new(lookups)),
         zone,

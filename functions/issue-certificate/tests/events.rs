@@ -141,6 +141,7 @@ impl Stand {
             limits: Arc::new(home.clone()),
             ca_limits: CaLimits::lets_encrypt("ca.saas.net"),
             second_ca_limits: None,
+            has_answer_zone: true,
             clock: clock.clone(),
         };
         Self { issue, ca, dns, home, clock, key, _folder: folder }

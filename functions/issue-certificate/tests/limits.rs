@@ -143,6 +143,7 @@ impl Stand {
             limits: Arc::new(home.clone()),
             ca_limits,
             second_ca_limits: None,
+            has_answer_zone: true,
             clock: clock.clone(),
         };
         Self { issue, ca, dns, home, clock, _folder: folder }

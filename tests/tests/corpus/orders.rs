@@ -101,6 +101,7 @@ pub(crate) async fn of_the_product(looks: Vec<(LookSubject, Look)>) -> BTreeSet<
         limits: home.clone(),
         ca_limits: CaLimits::none("ca.test"),
         second_ca_limits: None,
+        has_answer_zone: false,
         clock: clock.clone(),
     };
     for _ in 0..ROUNDS {

@@ -6,7 +6,10 @@ use domains::{Answer, Failure};
 use lookups::{Asking, Wanted, ask, validates};
 
 use super::Check;
-use crate::{config::Config, files::Endpoints};
+use crate::{
+    config::{Config, HomePlace},
+    files::Endpoints,
+};
 
 pub(super) async fn check(config: &Config, running: Option<&Endpoints>) -> Vec<Check> {
     let Some(resolver) = config.dns_server else {
@@ -61,6 +64,9 @@ fn dnssec(resolver: SocketAddr, validates: Result<bool, Failure>) -> Check {
 
 async fn answers(config: &Config, resolver: SocketAddr, running: Option<&Endpoints>) -> Vec<Check> {
     let zone = config.zone.answers_zone();
+    if let HomePlace::Aws(places) = &config.home {
+        return vec![hosted(&zone, places.answers_hosted_zone.as_deref(), resolver).await];
+    }
     if running.is_none() {
         return vec![Check::look(
             "answer zone",
@@ -95,6 +101,31 @@ async fn answers(config: &Config, resolver: SocketAddr, running: Option<&Endpoin
         )
     });
     checks
+}
+
+/// A zone in Route 53 only has to be found.
+async fn hosted(zone: &str, hosted_zone: Option<&str>, resolver: SocketAddr) -> Check {
+    let Some(id) = hosted_zone else {
+        return Check::look(
+            "answer zone",
+            format!("nothing answers for {zone}: names are proved by http-01 alone, and wildcards not at all"),
+            "create that zone in Route 53 and name its id as aws.answers_hosted_zone",
+        );
+    };
+    match ask(resolver, Asking::Resolver, zone, Wanted::Ns).await {
+        // Where the hosted zone is the one above, there are no name servers at this name, and it need not exist before the first challenge.
+        answer @ (Answer::Records(_) | Answer::NoData) => Check::fine("delegation", format!("{resolver} finds {zone}: {}", told(&answer))),
+        answer @ Answer::NxDomain => Check::look(
+            "delegation",
+            format!("{resolver} finds no {zone}: {}", told(&answer)),
+            format!("fine if hosted zone {id} is the zone above; otherwise create NS records for {zone} there, as `nameplate setup` says"),
+        ),
+        answer @ Answer::Failed(_) => Check::failed(
+            "delegation",
+            format!("{resolver} finds no way to {zone}: {}", told(&answer)),
+            format!("create NS records for {zone} with the name servers of hosted zone {id}; `nameplate setup` says how"),
+        ),
+    }
 }
 
 fn told(answer: &Answer) -> String {

@@ -17,7 +17,10 @@ use lookups::{Asking, Wanted, ask};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::Check;
-use crate::{config::Config, files::Endpoints};
+use crate::{
+    config::{Config, HomePlace},
+    files::Endpoints,
+};
 
 /// How long connecting to a port of this machine may take.
 const REACH: Duration = Duration::from_secs(2);
@@ -34,21 +37,21 @@ struct Port {
 
 pub(super) async fn check(config: &Config, running: Option<&Endpoints>) -> Vec<Check> {
     let listen = &config.listen;
-    let tcp = [
-        (listen.https, "listen.https"),
-        (listen.http, "listen.http"),
-        (listen.private, "listen.private"),
-        (listen.api, "listen.api"),
-        (listen.answers, "listen.answers"),
-    ];
+    // A zone on AWS is served by AWS, so nothing listens for it here.
+    let is_answered_here = matches!(config.home, HomePlace::Local);
+    let tcp =
+        [(listen.https, "listen.https"), (listen.http, "listen.http"), (listen.private, "listen.private"), (listen.api, "listen.api")];
     let mut checks = Vec::new();
-    for (address, key) in tcp {
+    for (address, key) in tcp.into_iter().chain(is_answered_here.then_some((listen.answers, "listen.answers"))) {
         let bound = TcpListener::bind(address).map(drop);
         let answers = match asks_the_product(&bound, running) {
             true => Some(matches!(timeout(REACH, TcpStream::connect(from_here(address))).await, Ok(Ok(_)))),
             false => None,
         };
         checks.push(verdict(Port { address, key }, bound, answers, running));
+    }
+    if !is_answered_here {
+        return checks;
     }
     let bound = UdpSocket::bind(listen.answers).map(drop);
     let answers = match asks_the_product(&bound, running) {
@@ -151,7 +154,10 @@ fn stub_in_the_way(answers: SocketAddr) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::{
+        config::{Program, on_aws},
+        doctor::Verdict,
+    };
 
     fn running() -> Endpoints {
         Endpoints {
@@ -218,5 +224,17 @@ mod tests {
         assert!(!listens(&listed(), SocketAddr::new("127.0.0.54".parse().unwrap(), address.port())));
         drop(held);
         assert!(!listens(&listed(), address));
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_does_not_serve_the_answer_zone_is_not_asked_for_its_port() {
+        let asked = async |config: &Config| {
+            let told = check(config, None).await;
+            told.iter().filter(|check| check.saw.contains("listen.answers") && !check.saw.contains("systemd-resolved")).count()
+        };
+        assert_eq!(asked(&Config::read(Program::Dev, "", []).unwrap()).await, 2, "by TCP and by UDP");
+        if let Some(hosted) = on_aws(Some("Z0123")) {
+            assert_eq!(asked(&hosted).await, 0);
+        }
     }
 }
