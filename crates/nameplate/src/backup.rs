@@ -280,7 +280,8 @@ async fn reconcile(
 /// Renewals that name what they replace wait for nothing.
 async fn hold_orders(home: &LocalHome, config: &Config, taken_at: Timestamp, now: Timestamp) -> Result<(), Failure> {
     let first = config.acme_limits.at(config.acme.directory.as_deref());
-    let second = config.second_ca.as_ref().and_then(|second| second.directory.as_deref()).map(domains::ledger::CaLimits::of_directory);
+    let second =
+        config.second_ca.as_ref().and_then(|second| second.directory.as_deref()).map(|directory| config.acme_limits.of_second(directory));
     for limits in std::iter::once(first).chain(second) {
         let Some(shape) = limits.orders else { continue };
         let window: Duration = shape.refill.saturating_mul(shape.capacity);
@@ -317,6 +318,10 @@ fn show(tally: &Tally, taken_at: Timestamp, had_bucket: bool, screen: &Screen) {
             "If names were removed since, restore once more with --removed FILE before you serve: their old records would bring them back.",
         );
     }
+    screen.text(
+        "Webhooks, their secrets, the secret path of `ask` and open imports are as the backup has them: once it serves, remove the webhooks that \
+         were removed since, and rotate the secrets that were rotated since.",
+    );
 }
 
 /// The first few of a list.
