@@ -66,8 +66,8 @@ pub(crate) enum LoadError {
         #[source]
         cause: SourceError,
     },
-    /// Another read of the same bundle was faster.
-    #[error("the bundle of {0} came into service meanwhile")]
+    /// Another read of the same bundle was faster, or the index names a newer one by now.
+    #[error("the bundle of {0} was overtaken by a newer one while it was read")]
     Overtaken(Hostname),
     /// Nothing answered in time.
     #[error("the bundle of {0} was not there in time")]
@@ -170,7 +170,8 @@ impl Certificates {
     /// A [`LoadError`]; refusals are counted and logged here.
     pub(crate) async fn fetch(self: &Arc<Self>, hostname: &Hostname, wait: Duration) -> Result<Accepted, LoadError> {
         self.metrics.source_read("bundle");
-        let object = site_object(hostname);
+        let known = || self.names.entry(hostname).map(|entry| entry.version);
+        let (object, known_before) = (site_object(hostname), known());
         let fetched = match timeout(wait, self.source.get(&object, MAX_SITE_BYTES, None)).await {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(cause)) => {
@@ -191,7 +192,8 @@ impl Certificates {
         let judged = tokio::task::spawn_blocking(move || this.judge(&name, &bytes)).await;
         let judged = judged.unwrap_or_else(|panicked| Err(BundleError::BadChain(format!("reading it failed: {panicked}"))));
         judged.map_err(|cause| {
-            if matches!(cause, BundleError::NotNewer { .. }) && !self.names.wants(hostname) {
+            // No lie of the source: a faster read, or the index, moved on while this one was under way.
+            if matches!(cause, BundleError::NotNewer { .. }) && (known() > known_before || !self.names.wants(hostname)) {
                 return LoadError::Overtaken(hostname.clone());
             }
             self.metrics.object_refused(cause.reason());
@@ -355,11 +357,17 @@ impl Certificates {
         let wait = self.source_timeout;
         let read = timeout(wait, async {
             let _turn = self.cold_reads.acquire().await;
-            self.fetch(hostname, wait).await
+            loop {
+                match self.fetch(hostname, wait).await {
+                    // The index alone moved on: what it names now is there to be read.
+                    Err(LoadError::Overtaken(_)) if self.names.served(hostname).is_none() => {}
+                    read => return read,
+                }
+            }
         });
-        let accepted = match read.await.map_err(|_| LoadError::TimedOut(hostname.clone()))? {
-            Err(LoadError::Overtaken(_)) => return self.overtaken(hostname).await,
-            read => read?,
+        let accepted = match read.await.unwrap_or_else(|_| Err(LoadError::TimedOut(hostname.clone()))) {
+            Ok(accepted) => accepted,
+            Err(error) => return self.in_service(hostname).await.ok_or(error),
         };
         let (version, tenant) = (accepted.kept.served.version, accepted.kept.served.tenant.clone());
         let config = self.remember(hostname, version, &tenant, Arc::clone(&accepted.key));
@@ -367,15 +375,14 @@ impl Certificates {
         Ok(config)
     }
 
-    /// What a faster read has taken into service: filling the disk leaves it there alone.
-    async fn overtaken(self: &Arc<Self>, hostname: &Hostname) -> Result<Arc<ServerConfig>, LoadError> {
+    /// What a faster read has taken into service, whatever a slower one came to: filling the disk leaves it there alone.
+    async fn in_service(self: &Arc<Self>, hostname: &Hostname) -> Option<Arc<ServerConfig>> {
         if let Some(config) = self.remembered(hostname, SiteVersion::default()) {
-            return Ok(config);
+            return Some(config);
         }
-        let overtaken = || LoadError::Overtaken(hostname.clone());
-        let Served { version, tenant, origin, .. } = self.names.served(hostname).ok_or_else(overtaken)?;
+        let Served { version, tenant, origin, .. } = self.names.served(hostname)?;
         let found = Match { hostname: hostname.clone(), tenant, served: Some(version), origin };
-        self.from_disk(&found, version).await.ok_or_else(overtaken)
+        self.from_disk(&found, version).await
     }
 
     fn remembered(&self, hostname: &Hostname, at_least: SiteVersion) -> Option<Arc<ServerConfig>> {
@@ -445,48 +452,142 @@ impl rustls::server::ResolvesServerCert for NoCertificate {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::VecDeque, sync::Weak};
+
+    use async_trait::async_trait;
     use bundles::{IndexShard, LeafFacts, SealKeyPair, shard_of};
     use domains::SystemClock;
+    use futures_util::future;
 
     use super::*;
-    use crate::FolderSource;
+    use crate::source::Etag;
+
+    /// What happens while the source is asked.
+    type Meanwhile = Box<dyn FnOnce(Arc<Certificates>) -> BoxFuture<'static, ()> + Send>;
+
+    /// A source that answers with one object after another, each after something has happened.
+    #[derive(Default)]
+    struct Slow {
+        answers: Mutex<VecDeque<(Vec<u8>, Meanwhile)>>,
+        certificates: Mutex<Weak<Certificates>>,
+    }
+
+    impl Slow {
+        fn answer(&self, bytes: &[u8], meanwhile: Meanwhile) {
+            self.answers.lock().unwrap().push_back((bytes.to_vec(), meanwhile));
+        }
+    }
+
+    #[async_trait]
+    impl Source for Slow {
+        async fn list_index(&self) -> Result<Vec<(u8, Etag)>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        async fn get(&self, object: &str, _: usize, _: Option<&Etag>) -> Result<Fetched, SourceError> {
+            let next = self.answers.lock().unwrap().pop_front();
+            let Some((bytes, meanwhile)) = next else { return Err(SourceError::new(object, "it was asked too often")) };
+            let certificates = self.certificates.lock().unwrap().upgrade().unwrap();
+            meanwhile(certificates).await;
+            Ok(Fetched::Object { bytes: bytes.into(), etag: Etag(String::new()) })
+        }
+    }
+
+    struct Fixture {
+        certificates: Arc<Certificates>,
+        source: Arc<Slow>,
+        hostname: Hostname,
+        tenant: TenantId,
+        /// The objects of the versions 1 and 2.
+        objects: [Vec<u8>; 2],
+        _cache: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        /// The index lists version 1, of which nothing is here yet.
+        fn new() -> Self {
+            let cache = tempfile::tempdir().unwrap();
+            let (hostname, tenant) = (Hostname::parse_name("shop.brand.com").unwrap(), TenantId::parse("acme").unwrap());
+            let (seal, key) = (SealKeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+            let chain = rcgen::CertificateParams::new(vec![hostname.to_string()]).unwrap().self_signed(&key).unwrap().pem();
+            let spki = LeafFacts::of_chain(&chain).unwrap().spki_sha256;
+            let sealed = || seal.public().seal(&hostname, &tenant, &spki, &key.serialize_der()).unwrap();
+            let objects = [1, 2].map(|version| {
+                let bundle = Bundle::new(hostname.clone(), tenant.clone(), SiteVersion(version), chain.clone(), sealed()).unwrap();
+                SiteObject::Present(bundle).to_bytes().unwrap()
+            });
+            let source = Arc::new(Slow::default());
+            let certificates = Certificates::new(Ingredients {
+                names: Arc::default(),
+                disk: Arc::new(Disk::lock(cache.path()).unwrap().open(|_, _| None).unwrap()),
+                source: source.clone(),
+                seal_keys: [seal].into_iter().collect(),
+                clock: Arc::new(SystemClock),
+                connections: Arc::default(),
+                metrics: EdgeMetrics::new(1),
+                memory_bytes: 1 << 20,
+                tickets: Arc::new(Tickets::new(crate::config::TicketKeys::default(), Arc::new(SystemClock), EdgeMetrics::new(1))),
+                cold_read_timeout: Duration::from_secs(30),
+            });
+            let certificates = Arc::new(certificates.unwrap());
+            *source.certificates.lock().unwrap() = Arc::downgrade(&certificates);
+            let fixture = Self { certificates, source, hostname, tenant, objects, _cache: cache };
+            fixture.indexed(1)(fixture.certificates.clone()).now_or_never().unwrap();
+            fixture
+        }
+
+        /// The index comes to list a version.
+        fn indexed(&self, version: usize) -> Meanwhile {
+            let mut shard = IndexShard::empty(shard_of(&self.hostname));
+            let digest = Digest::of(&self.objects[version - 1]);
+            let entry = IndexEntry { version: SiteVersion(version as u64), tenant: Some(self.tenant.clone()), removed_at: None, digest };
+            shard.merge(&self.hostname, entry).unwrap();
+            shard.generation = version as u64;
+            Box::new(move |certificates| {
+                certificates.names.apply(shard).unwrap();
+                future::ready(()).boxed()
+            })
+        }
+
+        /// Filling the disk takes version 1 into service.
+        fn filled(&self) -> Meanwhile {
+            let (hostname, bytes) = (self.hostname.clone(), self.objects[0].clone());
+            Box::new(move |certificates| {
+                async move {
+                    let accepted = certificates.judge(&hostname, &bytes).unwrap();
+                    certificates.commit(vec![accepted]).await;
+                    assert!(!certificates.memory().knows(&hostname), "what nobody asked for takes no memory");
+                }
+                .boxed()
+            })
+        }
+
+        async fn is_served(&self, version: u64) {
+            self.certificates.read_cold(&self.hostname).await.unwrap();
+            assert_eq!(self.certificates.names.served(&self.hostname).unwrap().version, SiteVersion(version));
+            assert!(self.certificates.memory().knows(&self.hostname));
+        }
+    }
 
     #[tokio::test]
     async fn a_handshake_whose_read_was_overtaken_by_the_filling_is_served_all_the_same() {
-        let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (hostname, tenant) = (Hostname::parse_name("shop.brand.com").unwrap(), TenantId::parse("acme").unwrap());
-        let (seal, key) = (SealKeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
-        let chain = rcgen::CertificateParams::new(vec![hostname.to_string()]).unwrap().self_signed(&key).unwrap().pem();
-        let spki = LeafFacts::of_chain(&chain).unwrap().spki_sha256;
-        let sealed = seal.public().seal(&hostname, &tenant, &spki, &key.serialize_der()).unwrap();
-        let bundle = Bundle::new(hostname.clone(), tenant.clone(), SiteVersion(1), chain, sealed).unwrap();
-        let bytes = SiteObject::Present(bundle).to_bytes().unwrap();
-        std::fs::create_dir(source.path().join("sites")).unwrap();
-        std::fs::write(source.path().join(site_object(&hostname)), &bytes).unwrap();
+        let fixture = Fixture::new();
+        fixture.source.answer(&fixture.objects[0], fixture.filled());
+        fixture.is_served(1).await;
+    }
 
-        let names = Arc::new(Names::default());
-        let mut shard = IndexShard::empty(shard_of(&hostname));
-        let entry = IndexEntry { version: SiteVersion(1), tenant: Some(tenant), removed_at: None, digest: Digest::of(&bytes) };
-        shard.merge(&hostname, entry).unwrap();
-        names.apply(shard).unwrap();
-        let certificates = Certificates::new(Ingredients {
-            names: Arc::clone(&names),
-            disk: Arc::new(Disk::lock(cache.path()).unwrap().open(|_, _| None).unwrap()),
-            source: Arc::new(FolderSource::new(source.path())),
-            seal_keys: [seal].into_iter().collect(),
-            clock: Arc::new(SystemClock),
-            connections: Arc::default(),
-            metrics: EdgeMetrics::new(1),
-            memory_bytes: 1 << 20,
-            tickets: Arc::new(Tickets::new(crate::config::TicketKeys::default(), Arc::new(SystemClock), EdgeMetrics::new(1))),
-            cold_read_timeout: Duration::from_secs(30),
-        });
-        let certificates = Arc::new(certificates.unwrap());
-        let filled = certificates.fetch(&hostname, Duration::from_secs(30)).await.unwrap();
-        certificates.commit(vec![filled]).await;
-        assert!(!certificates.memory().knows(&hostname), "what nobody asked for takes no memory");
+    #[tokio::test]
+    async fn a_handshake_is_served_what_was_filled_though_its_own_read_brought_a_bundle_ahead_of_the_index() {
+        let fixture = Fixture::new();
+        fixture.source.answer(&fixture.objects[1], fixture.filled());
+        fixture.is_served(1).await;
+    }
 
-        certificates.read_cold(&hostname).await.unwrap();
-        assert!(certificates.memory().knows(&hostname));
+    #[tokio::test]
+    async fn a_handshake_whose_bundle_was_replaced_while_it_was_read_is_served_the_next_one() {
+        let fixture = Fixture::new();
+        fixture.source.answer(&fixture.objects[0], fixture.indexed(2));
+        fixture.source.answer(&fixture.objects[1], Box::new(|_| future::ready(()).boxed()));
+        fixture.is_served(2).await;
     }
 }
