@@ -181,6 +181,7 @@ async fn ninety_days(count: usize) {
     world.run_until(day(RECALL)).await;
     told("everything is recalled", &world);
     assert_eq!(world.served(), count, "not every name is served when everything is recalled");
+    assert_eq!(world.read_bucket().await, count, "the index does not list what is served");
     world.recall_everything(later(day(RECALL), REVOKED_AFTER));
     world.run_until(later(day(RECALL), REVOKED_AFTER)).await;
     told("the recalled certificates are worth nothing", &world);

@@ -69,7 +69,7 @@ pub struct Front {
     home: LocalHome,
     work: Mutex<Work>,
     busy: Mutex<Busy>,
-    pub(super) served: Mutex<Served>,
+    pub(super) served: Arc<Mutex<Served>>,
 }
 
 struct Busy {
@@ -78,9 +78,9 @@ struct Busy {
 }
 
 impl Front {
-    pub(super) fn of(home: LocalHome, seed: u64) -> Arc<Self> {
+    pub(super) fn of(home: LocalHome, seed: u64) -> Self {
         let busy = Mutex::new(Busy { percent: 0, chance: Chance::from_seed(seed) });
-        Arc::new(Self { home, work: Mutex::default(), busy, served: Mutex::default() })
+        Self { home, work: Mutex::default(), busy, served: Arc::default() }
     }
 
     /// What was asked so far.
@@ -268,10 +268,16 @@ impl BundleBucket for Front {
     async fn put(&self, name: &str, bytes: &[u8], condition: &ObjectCondition) -> Result<(), CommitError> {
         let index_bytes = if name.starts_with("index/") { bytes.len() as u64 } else { 0 };
         self.count(|work| (work.writes, work.index_bytes) = (work.writes + 1, work.index_bytes + index_bytes));
+        let (home, served) = (self.home.clone(), self.served.clone());
+        let (name, bytes, condition) = (name.to_owned(), bytes.to_vec(), condition.clone());
         let put = async {
-            self.home.put(name, bytes, condition).await?;
-            locked(&self.served).see(name, bytes);
-            Ok(())
+            // A task of its own: a worker may end while the bucket writes, and the judge is to hear of it all the same.
+            let written = tokio::spawn(async move {
+                home.put(&name, &bytes, &condition).await?;
+                locked(&served).see(&name, &bytes);
+                Ok(())
+            });
+            written.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
         };
         self.told(put).await
     }

@@ -61,8 +61,8 @@ impl Served {
         self.ends.len()
     }
 
-    /// When each name's certificate ends.
-    pub(super) fn ends(&self) -> &HashMap<Hostname, Timestamp> {
-        &self.ends
+    /// When a name's certificate ends, or was revoked.
+    pub(super) fn end(&self, hostname: &Hostname) -> Option<Timestamp> {
+        self.ends.get(hostname).copied()
     }
 }
