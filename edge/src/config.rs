@@ -205,6 +205,8 @@ pub struct Refresh {
     pub source_timeout: Duration,
     /// How long a handshake may wait for the one read of a bundle that is not on the local disk yet.
     pub cold_read_timeout: Duration,
+    /// How long an edge that never read the whole index leaves connections in the kernel's queue before it accepts all the same.
+    pub first_index_wait: Duration,
     /// How many bundles are read at once in the background.
     pub fill_concurrency: usize,
     /// How many bundles a second are read in the background for names nobody asked for yet.
@@ -298,6 +300,8 @@ impl Default for Refresh {
             poll_interval: Duration::from_secs(2),
             source_timeout: Duration::from_secs(10),
             cold_read_timeout: Duration::from_secs(2),
+            // Common clients give a handshake that long (Go's `http.DefaultTransport`, read 2026-11); an answer should reach them before.
+            first_index_wait: Duration::from_secs(9),
             fill_concurrency: 16,
             fill_per_second: 1000,
             retry_after: Duration::from_secs(1),
@@ -562,6 +566,7 @@ impl Reader<'_> {
         refresh.poll_interval = self.or("EDGE_POLL_INTERVAL", refresh.poll_interval, duration);
         refresh.source_timeout = self.or("EDGE_SOURCE_TIMEOUT", refresh.source_timeout, duration);
         refresh.cold_read_timeout = self.or("EDGE_COLD_READ_TIMEOUT", refresh.cold_read_timeout, duration);
+        refresh.first_index_wait = self.or("EDGE_FIRST_INDEX_WAIT", refresh.first_index_wait, duration);
         refresh.fill_concurrency = self.or("EDGE_FILL_CONCURRENCY", refresh.fill_concurrency, number);
         refresh.fill_per_second = self.or("EDGE_FILL_PER_SECOND", refresh.fill_per_second, number);
     }

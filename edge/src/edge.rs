@@ -116,6 +116,16 @@ impl Shared {
     pub(crate) fn is_loaded(&self) -> bool {
         *self.loaded.borrow()
     }
+
+    /// Waits for the whole index, and no longer than `at_most`: who comes before it is known waits in the kernel's queue, where the socket is
+    /// shared for another edge to serve, rather than hear that a name of ours is unknown.
+    async fn first_index(&self, at_most: Duration) {
+        let mut loaded = self.loaded.clone();
+        if timeout(at_most, loaded.wait_for(|loaded| *loaded)).await.is_err() {
+            let seconds = at_most.as_secs_f64();
+            tracing::warn!(seconds, "the index could not be read yet; accepting with the names that the local disk has");
+        }
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -136,13 +146,17 @@ pub struct Edge {
     shared: Arc<Shared>,
     phase: Arc<watch::Sender<Phase>>,
     drain: Drain,
+    first_index_wait: Duration,
     background: TaskTracker,
     /// Ends polling, filling and the private port.
     stop: CancellationToken,
 }
 
 impl Edge {
-    /// Starts an edge: reads its local disk, binds its ports, and begins to poll the source. It serves what the disk has at once.
+    /// Starts an edge: reads its local disk, binds its ports, and begins to poll the source. With a whole index on its disk it serves at once;
+    /// otherwise it accepts on the public ports once it has read one, or the wait for that ([`Refresh::first_index_wait`]) is over.
+    ///
+    /// [`Refresh::first_index_wait`]: crate::config::Refresh::first_index_wait
     ///
     /// # Errors
     /// A [`StartError`]; nothing is left running then.
@@ -228,7 +242,7 @@ impl Edge {
             tickets,
             settings,
             loaded,
-            config: config.refresh,
+            config: config.refresh.clone(),
             queue: Queue::default(),
         });
         let edge = Self {
@@ -238,6 +252,7 @@ impl Edge {
             shared,
             phase: Arc::new(phase),
             drain: config.drain,
+            first_index_wait: config.refresh.first_index_wait,
             background: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -271,9 +286,15 @@ impl Edge {
     fn spawn_all(&self, refresher: Arc<Refresher>, [https, http, private_port]: [TcpListener; 3]) {
         refresher.queue.fill(self.shared.names.all_wanted());
         let shared = || Arc::clone(&self.shared);
-        let stop_accepting = self.shared.leaving.stop_accepting.clone();
-        self.background.spawn(self.until_stopped(listener::accept_https(shared(), https)));
-        self.background.spawn(self.until_stopped(plain::accept(shared(), http, stop_accepting, plain::Port::Http)));
+        let (stop_accepting, wait) = (self.shared.leaving.stop_accepting.clone(), self.first_index_wait);
+        let accept_https = self.until_stopped(listener::accept_https(shared(), https));
+        let accept_http = self.until_stopped(plain::accept(shared(), http, stop_accepting, plain::Port::Http));
+        let (known, background) = (shared(), self.background.clone());
+        self.background.spawn(self.until_stopped(async move {
+            known.first_index(wait).await;
+            background.spawn(accept_https);
+            background.spawn(accept_http);
+        }));
         // The private port tells how leaving goes, so it stays to the end.
         self.background.spawn(self.until_stopped(plain::accept(shared(), private_port, self.stop.clone(), plain::Port::Private)));
         for origin in self.shared.origins.all() {

@@ -57,7 +57,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// What hyper allows where it is not told: more are answered with 431.
 const HYPER_MAX_HEADERS: usize = 100;
 
-/// A fatal `internal_error` alert: the name is known, but there is nothing to serve it with.
+/// A fatal `internal_error` alert: the name is known, but there is nothing to serve it with; or nobody can tell yet whether it is.
 const INTERNAL_ERROR: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 80];
 
 /// HTTP/2 windows: enough for a fast upload, little enough for a hundred streams (the values Envoy advises for edges).
@@ -294,9 +294,12 @@ async fn shake_hands(shared: &Arc<Shared>, io: WatchedIo) -> Result<(Hostname, M
         Ok(sni) => sni,
         Err(unnamed) => return Err(refuse(&mut start.io, &hello::UNRECOGNIZED_NAME, unnamed.reason()).await),
     };
+    // Asked before the look, so that what is not found then is not there.
+    let is_loaded = shared.is_loaded();
     let Some(found) = shared.names.find(&sni) else {
-        tracing::debug!(hostname = %sni, "handshake refused: the name is not in the index");
-        return Err(refuse(&mut start.io, &hello::UNRECOGNIZED_NAME, "unknown_name").await);
+        let (alert, reason) = if is_loaded { (&hello::UNRECOGNIZED_NAME, "unknown_name") } else { (&INTERNAL_ERROR, "index_unread") };
+        tracing::debug!(hostname = %sni, code = reason, "handshake refused: the name is not in the index");
+        return Err(refuse(&mut start.io, alert, reason).await);
     };
     let config = match shared.certificates.config_for(&found).await {
         Ok(config) => config,

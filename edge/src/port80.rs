@@ -1,6 +1,7 @@
 //! Plain HTTP: ACME challenges first, then known names to https, nothing else.
 //!
-//! Arrives: requests of anybody. Leaves: a key authorization, a redirect, or 404. Goes wrong: nothing; an unknown name is 404.
+//! Arrives: requests of anybody. Leaves: a key authorization, a redirect, or 404. Goes wrong: nothing; an unknown name is 404, or 503 while
+//! the index was never read.
 
 use domains::Hostname;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -23,8 +24,15 @@ fn respond(shared: &Shared, method: &Method, version: http::Version, uri: &http:
     }
     let name = authority::of_request(version, uri, headers).ok().and_then(authority::name_of);
     let hostname = name.and_then(|name| Hostname::try_from(name).ok()).filter(|hostname| !hostname.is_wildcard());
+    // Asked before the look, so that what is not found then is not there.
+    let is_loaded = shared.is_loaded();
     match hostname {
         Some(hostname) if shared.names.find(&hostname).is_some() => to_https(&hostname, shared.public_https_port, uri),
+        Some(_) if !is_loaded => {
+            let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "The names served here are not known yet. Please try again.\n");
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            answer
+        }
         _ => text(StatusCode::NOT_FOUND, "There is nothing here under this name.\n"),
     }
 }

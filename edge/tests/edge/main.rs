@@ -7,6 +7,7 @@ mod assertions;
 mod bucket;
 mod client;
 mod deadlines;
+mod first_index;
 mod leaving;
 mod limits;
 mod lying_store;

@@ -20,7 +20,7 @@ use crate::{
 const SHOP: &str = "shop.brand.com";
 
 /// The alert a refused handshake ended with.
-fn alert(error: &std::io::Error) -> Option<AlertDescription> {
+pub(crate) fn alert(error: &std::io::Error) -> Option<AlertDescription> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::AlertReceived(alert) => Some(*alert),
         _ => None,
