@@ -292,7 +292,13 @@ pub struct Drain {
     pub timeout: Duration,
     /// The last part of `timeout`, in which nothing new is accepted and what is open may finish.
     pub grace: Duration,
+    /// How long of `grace`, half of it at most, a quiet HTTP/1 connection stays open: closing it at once would meet a request that is on its
+    /// way, and HTTP/1 has no word for that. Its answer asks to close.
+    pub linger: Duration,
 }
+
+/// Longer than a request travels from anywhere on earth, and short enough for a restart to wait for.
+const LINGER: Duration = Duration::from_secs(1);
 
 impl Default for Refresh {
     fn default() -> Self {
@@ -366,7 +372,7 @@ impl AddressLimits {
 impl Default for Drain {
     fn default() -> Self {
         // ECS stops a Fargate task 120 s after SIGTERM at most; a load balancer deregisters within about that time.
-        Self { timeout: Duration::from_secs(110), grace: Duration::from_secs(10) }
+        Self { timeout: Duration::from_secs(110), grace: Duration::from_secs(10), linger: LINGER }
     }
 }
 
@@ -392,7 +398,7 @@ impl Config {
             tickets: TicketKeys::default(),
             refresh: Refresh { poll_interval: Duration::from_millis(500), ..Refresh::default() },
             limits: Limits::default(),
-            drain: Drain { timeout: Duration::from_secs(2), grace: Duration::from_secs(2) },
+            drain: Drain { timeout: Duration::from_secs(2), grace: Duration::from_secs(2), linger: LINGER },
         }
     }
 }
@@ -480,6 +486,7 @@ impl Program {
         read.limits(&mut config.limits);
         config.drain.timeout = read.or("EDGE_DRAIN_TIMEOUT", config.drain.timeout, duration);
         config.drain.grace = read.or("EDGE_DRAIN_GRACE", config.drain.grace, duration);
+        config.drain.linger = read.or("EDGE_DRAIN_LINGER", config.drain.linger, duration);
         if config.drain.grace > config.drain.timeout {
             read.problems.push("EDGE_DRAIN_GRACE is longer than EDGE_DRAIN_TIMEOUT, of which it is a part".to_owned());
         }

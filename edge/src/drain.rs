@@ -3,7 +3,7 @@
 //! Arrives: the signal to leave. Leaves: a [`DrainReport`]. Goes wrong: connections that do not finish within the grace period; they
 //! are closed, and it is said how many.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,13 +31,16 @@ pub(crate) struct Leaving {
     pub(crate) end: CancellationToken,
     /// Connections and tunnels.
     pub(crate) tasks: TaskTracker,
+    /// How long a quiet HTTP/1 connection is left open at the end; never all of the grace period.
+    pub(crate) linger: Duration,
 }
 
 impl Leaving {
-    pub(crate) fn new() -> (watch::Sender<Phase>, Self) {
+    pub(crate) fn new(drain: Drain) -> (watch::Sender<Phase>, Self) {
         let (sender, phase) = watch::channel(Phase::Serving);
-        let leaving = Self { phase, stop_accepting: CancellationToken::new(), end: CancellationToken::new(), tasks: TaskTracker::new() };
-        (sender, leaving)
+        let (stop_accepting, end) = (CancellationToken::new(), CancellationToken::new());
+        let linger = drain.linger.min(drain.grace / 2);
+        (sender, Self { phase, stop_accepting, end, tasks: TaskTracker::new(), linger })
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -208,7 +208,7 @@ impl Edge {
         }
         let (settings, settings_seen) = watch::channel(settings.map(Arc::new));
         let (loaded, loaded_seen) = watch::channel(loaded);
-        let (phase, leaving) = Leaving::new();
+        let (phase, leaving) = Leaving::new(config.drain);
         let public_https_port = config.public_https_port.unwrap_or(https.1.port());
         let shared = Arc::new(Shared {
             names: Arc::clone(&names),
@@ -328,8 +328,8 @@ impl Drop for Edge {
 ///
 /// # Errors
 /// A [`StartError`] when it does not start.
-pub async fn run(config: Config, parts: Parts, leave: impl Future<Output = ()>) -> Result<DrainReport, StartError> {
-    let edge = Edge::start(config, parts).await?;
+pub async fn run(sockets: Inherited, config: Config, parts: Parts, leave: impl Future<Output = ()>) -> Result<DrainReport, StartError> {
+    let edge = Edge::start_on(sockets, config, parts).await?;
     leave.await;
     Ok(edge.shutdown().await)
 }

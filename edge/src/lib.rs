@@ -39,6 +39,7 @@ mod private;
 mod proxy;
 mod refresh;
 pub mod source;
+mod supervisor;
 mod tenants;
 mod tunnel;
 mod watch;
@@ -51,3 +52,4 @@ pub use edge::{Edge, Inherited, Parts, StartError, run};
 #[cfg(feature = "s3")]
 pub use source::{BucketPlace, BucketSource};
 pub use source::{Etag, Fetched, FolderSource, Source, SourceError};
+pub use supervisor::inherited;

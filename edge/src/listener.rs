@@ -12,6 +12,7 @@ use std::{
 };
 
 use domains::Hostname;
+use futures_util::FutureExt;
 use hyper::{
     body::Incoming,
     rt::Executor,
@@ -49,10 +50,6 @@ use crate::{
 
 /// Connections the kernel may hold ready for us.
 const BACKLOG: i32 = 4096;
-
-/// How long a connection that was just made may take to its first request while the edge leaves: hyper would close it at once, in the face of
-/// a client whose request is on its way. The answer asks to close.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What hyper allows where it is not told: more are answered with 431.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -433,7 +430,7 @@ impl Driven {
         let mut phase = leaving.phase.clone();
         let mut finishing: Option<&'static str> = None;
         let mut cut_off: Option<Instant> = None;
-        let mut first_request: Option<Instant> = None;
+        let mut linger: Option<Instant> = None;
         // The edge may be leaving already.
         if *phase.borrow() != Phase::Serving {
             phase.mark_changed();
@@ -452,16 +449,20 @@ impl Driven {
                     let now = *phase.borrow_and_update();
                     // An idle HTTP/1 connection is left open while draining: closing it could meet a request on its way. HTTP/2
                     // has GOAWAY for that.
-                    if now == Phase::Closing && !self.is_http2 && self.activity.requests() == 0 {
-                        first_request = Some(Instant::now() + FIRST_REQUEST);
+                    if now == Phase::Closing && !self.is_http2 {
+                        linger = Some(Instant::now() + leaving.linger);
                         finishing = Some("leaving");
                     } else if now == Phase::Closing || (now == Phase::Draining && self.is_http2) {
                         served.as_mut().finish();
                         finishing = (now == Phase::Closing).then_some("leaving");
                     }
                 }
-                () = sleep_until(first_request.unwrap_or_else(Instant::now)), if first_request.is_some() => {
-                    first_request = None;
+                () = sleep_until(linger.unwrap_or_else(Instant::now)), if linger.is_some() => {
+                    linger = None;
+                    // What has arrived is answered, however late this turn came.
+                    if served.as_mut().now_or_never().is_some() {
+                        return finishing;
+                    }
                     served.as_mut().finish();
                 }
                 () = sleep_until(cut_off.unwrap_or_else(Instant::now)), if cut_off.is_some() => return Some("unfinished"),

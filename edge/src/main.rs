@@ -1,13 +1,13 @@
 //! The edge as a program: reads its environment, serves until SIGTERM or SIGINT, and leaves politely.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc};
+use std::{fs, io, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc};
 
 use bundles::{SealKeyPair, SealKeys};
 use domains::SystemClock;
 #[cfg(feature = "s3")]
 use edge::BucketSource;
 use edge::{
-    FolderSource, Parts, Source,
+    FolderSource, Inherited, Parts, Source,
     config::{ProcessEnv, Program, SourcePlace},
 };
 use telemetry::error_chain;
@@ -16,8 +16,25 @@ use tokio::signal::unix::{SignalKind, signal};
 /// `EX_USAGE` of sysexits.h: the configuration is wrong, and starting again would not help.
 const EXIT_CONFIG: u8 = 64;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    // Before any thread is there, since it edits the environment.
+    let sockets = match edge::inherited() {
+        Ok(sockets) => sockets,
+        Err(problem) => {
+            eprintln!("edge: {problem}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(serve(sockets)),
+        Err(error) => {
+            eprintln!("edge: the runtime did not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(sockets: Inherited) -> ExitCode {
     let program = match Program::from_env(&ProcessEnv) {
         Ok(program) => program,
         Err(problems) => {
@@ -39,7 +56,15 @@ async fn main() -> ExitCode {
         #[cfg(feature = "s3")]
         SourcePlace::Bucket(place) => Arc::new(BucketSource::open(place).await),
     };
-    match edge::run(program.config, Parts { source, seal_keys, clock: Arc::new(SystemClock) }, told_to_leave()).await {
+    // Before it serves, so that whoever saw it serve may tell it to leave.
+    let leave = match told_to_leave() {
+        Ok(leave) => leave,
+        Err(error) => {
+            tracing::error!(error = error_chain(&error), "signals cannot be received");
+            return ExitCode::FAILURE;
+        }
+    };
+    match edge::run(sockets, program.config, Parts { source, seal_keys, clock: Arc::new(SystemClock) }, leave).await {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = error_chain(&error), "the edge did not start");
@@ -62,13 +87,12 @@ fn read_seal_keys(program: &Program) -> Result<SealKeys, String> {
     program.seal_key_files.iter().map(read).collect()
 }
 
-async fn told_to_leave() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("signals cannot be received; leaving at once");
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+fn told_to_leave() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -31,3 +31,4 @@ mod strict_origin;
 mod tickets;
 mod tls_profile;
 mod vectors;
+mod visitors;

@@ -4,13 +4,18 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
+use command_fds::{CommandFdExt, FdMapping};
+
 use crate::{bucket::Bucket, origin::Origin, setup::eventually};
+
+/// The number of the first file that a supervisor hands over. Source: sd_listen_fds(3).
+const FIRST_HANDED: i32 = 3;
 
 fn edge() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge"));
@@ -38,9 +43,31 @@ fn a_wrong_environment_is_told_whole_and_ends_with_64() {
     }
 }
 
+#[test]
+fn a_socket_that_is_none_of_ours_is_told_and_ends_with_64() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (name, told) in
+        [("htps", "handed over as `htps`, which is none of https, http or private"), ("", "handed over as ``, which is none")]
+    {
+        let ended = handed(edge(), &socket, name).output().unwrap();
+        assert_eq!(ended.status.code(), Some(64));
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(said.contains(told), "{said}");
+    }
+}
+
+/// Hands a socket over, as a supervisor does.
+fn handed(mut command: Command, socket: &TcpListener, name: &str) -> Command {
+    let parent_fd = socket.try_clone().unwrap().into();
+    command.fd_mappings(vec![FdMapping { parent_fd, child_fd: FIRST_HANDED }]).unwrap();
+    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+    command
+}
+
 /// The program, with an environment that serves a bucket.
 pub(crate) struct Process {
     pub(crate) https: SocketAddr,
+    pub(crate) private: SocketAddr,
     running: Running,
     _cache: tempfile::TempDir,
     _keys: tempfile::TempDir,
@@ -78,10 +105,41 @@ impl Process {
             shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             command = shell;
         }
+        let process = Self::spawned(command, cache, keys);
+        eventually("it serves", async || crate::client::connect(process.https, "shop.brand.com").await.is_ok()).await;
+        process
+    }
+
+    /// Starts it on a socket that stays, with an empty disk, and waits until it says that it is ready.
+    pub(crate) async fn start_on(socket: &TcpListener, bucket: &Bucket, origin: &Origin, env: &[(&str, &str)]) -> Self {
+        let (cache, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut command = handed(serving(bucket, origin, cache.path(), &keys.path().join("seal.json")), socket, "https");
+        command.envs(env.iter().copied());
+        let process = Self::spawned(command, cache, keys);
+        eventually("it is ready", async || process.readiness().await.starts_with("HTTP/1.1 200 ")).await;
+        process
+    }
+
+    fn spawned(mut command: Command, cache: tempfile::TempDir, keys: tempfile::TempDir) -> Self {
         let mut running = Running(command.spawn().unwrap());
-        let https = told_https(&mut running);
-        eventually("it serves", async || crate::client::connect(https, "shop.brand.com").await.is_ok()).await;
-        Self { https, running, _cache: cache, _keys: keys }
+        let [https, private] = told_addresses(&mut running);
+        Self { https, private, running, _cache: cache, _keys: keys }
+    }
+
+    /// What its private port says of it.
+    pub(crate) async fn readiness(&self) -> String {
+        crate::client::plain(self.private, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await
+    }
+
+    /// Tells it to leave.
+    pub(crate) fn terminate(&self) {
+        let told = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().unwrap();
+        assert!(told.success());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        tokio::task::spawn_blocking(move || self.running.0.wait().unwrap()).await.unwrap()
     }
 
     fn pid(&self) -> u32 {
@@ -108,14 +166,14 @@ impl Process {
     }
 }
 
-/// Where it says that it listens.
-fn told_https(running: &mut Running) -> SocketAddr {
+/// Where it says that it listens: for TLS, and for its operator.
+fn told_addresses(running: &mut Running) -> [SocketAddr; 2] {
     let mut lines = BufReader::new(running.0.stderr.take().unwrap()).lines();
     let started = lines.by_ref().map(Result::unwrap).find(|line| line.contains("edge started")).unwrap();
     let started: serde_json::Value = serde_json::from_str(&started).unwrap();
     // Read on, so that the program never waits for us.
     std::thread::spawn(move || lines.for_each(drop));
-    started["https"].as_str().unwrap().parse().unwrap()
+    ["https", "private"].map(|port| started[port].as_str().unwrap().parse().unwrap())
 }
 
 #[tokio::test]
@@ -134,7 +192,7 @@ async fn the_program_serves_from_its_environment_and_leaves_on_sigterm() {
 
     fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
     let mut running = Running(command.spawn().unwrap());
-    let https = told_https(&mut running);
+    let [https, _] = told_addresses(&mut running);
     eventually("it serves", async || crate::client::served(https, hostname).await.is_ok()).await;
 
     let told = Command::new("kill").arg("-TERM").arg(running.0.id().to_string()).status().unwrap();
