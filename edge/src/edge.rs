@@ -280,7 +280,12 @@ impl Edge {
 
     /// Leaves: not ready at once, accepting for a while, then closed within the grace period.
     pub async fn shutdown(self) -> DrainReport {
-        drain::leave(self.drain, Arc::clone(&self.phase), self.shared.leaving.clone()).await
+        let report = drain::leave(self.drain, Arc::clone(&self.phase), self.shared.leaving.clone()).await;
+        if let Some(log) = self.shared.access_log.clone() {
+            // Failing, it has said all it could.
+            let _ = tokio::task::spawn_blocking(move || log.write_last()).await;
+        }
+        report
     }
 
     fn spawn_all(&self, refresher: Arc<Refresher>, [https, http, private_port]: [TcpListener; 3]) {

@@ -21,7 +21,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
-use hyper::{body::Incoming, service::Service};
+use hyper::{body::Incoming, service::Service, upgrade::OnUpgrade};
 
 use crate::{
     access_log::{self, Record},
@@ -36,6 +36,7 @@ use crate::{
     framing::{self, Heads},
     listener::Held,
     names::Match,
+    origin::Lease,
     tenants::Seat,
     tunnel,
     watch::{Activity, RequestGuard},
@@ -90,6 +91,28 @@ struct Refused {
     close: bool,
 }
 
+/// A tunnel that an answer opens.
+struct Tunnel {
+    client: OnUpgrade,
+    origin: OnUpgrade,
+    ends: tunnel::Ends,
+    lease: Lease,
+    guard: Option<RequestGuard>,
+}
+
+impl Tunnel {
+    /// Carries it to its end. The connection stays registered, and counted, for as long as it lives.
+    async fn carry(self, connection: Arc<Connection>, record: Option<Record>) {
+        let Self { client, origin, ends, lease, guard } = self;
+        let carried = tunnel::carry(client, origin, ends).await;
+        connection.shared.metrics.connection_ended(carried.reason);
+        if let Some(mut record) = record {
+            record.carried(carried);
+        }
+        drop((connection, lease, guard));
+    }
+}
+
 impl Connection {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         let began = Instant::now();
@@ -97,14 +120,14 @@ impl Connection {
         let request_id = new_request_id();
         let said = tracing::enabled!(target: "edge::requests", tracing::Level::DEBUG)
             .then(|| format!("{} {}", request.method(), request.uri().path()));
-        let logged = self.shared.access_log.is_some().then(|| access_log::Request::of(&request));
+        let logged = self.shared.access_log.as_ref().map(|log| access_log::Request::of(&request, log));
         let mut reason = None;
-        let mut answer = match self.forward(request, guard, &request_id).await {
-            Ok(answer) => answer,
+        let (mut answer, tunnel) = match self.forward(request, guard, &request_id).await {
+            Ok(forwarded) => forwarded,
             Err((refused, guard)) => {
                 self.shared.metrics.request_refused(refused.reason);
                 reason = Some(refused.reason);
-                self.own_answer(refused, guard, &request_id)
+                (self.own_answer(refused, guard, &request_id), None)
             }
         };
         if !self.is_http2 && self.shared.leaving.phase() != Phase::Serving && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -118,12 +141,19 @@ impl Connection {
             hostname = %self.sni, tenant = %self.found.tenant, request_id = request_id.to_str().unwrap_or_default(),
             request = said, outcome = answer.status().as_u16(), "request answered"
         );
-        let Some(request) = logged else { return answer };
         let status = answer.status().as_u16();
-        answer.map(|body| {
-            let record = Record { connection: self, request, request_id, began, status, reason, bytes: 0 };
-            Answer::Recorded(Box::new((body, record)))
-        })
+        let record = logged.map(|request| {
+            let connection = Arc::clone(&self);
+            Record { connection, request, request_id, began, status, reason, bytes: 0, bytes_received: None }
+        });
+        match (tunnel, record) {
+            (Some(tunnel), record) => {
+                self.shared.leaving.tasks.spawn(tunnel.carry(Arc::clone(&self), record));
+                answer
+            }
+            (None, Some(record)) => answer.map(|body| Answer::Recorded(Box::new((body, record)))),
+            (None, None) => answer,
+        }
     }
 
     async fn forward(
@@ -131,7 +161,7 @@ impl Connection {
         mut request: Request<Incoming>,
         guard: RequestGuard,
         request_id: &HeaderValue,
-    ) -> Result<Response<Answer>, (Refused, RequestGuard)> {
+    ) -> Result<(Response<Answer>, Option<Tunnel>), (Refused, RequestGuard)> {
         let now = match self.check(&request) {
             Ok(now) => now,
             Err(refused) => return Err((refused, guard)),
@@ -174,22 +204,16 @@ impl Connection {
                 idle: self.shared.limits.tunnel_idle,
                 write_stall: self.shared.limits.write_stall,
             };
-            // The connection stays registered, and counted, for as long as its tunnel lives.
-            let connection = Arc::clone(self);
             // Over HTTP/2 the connection serves on beside its tunnel, and is not idle while that lives.
             let (of_answer, of_tunnel) = if self.is_http2 { (None, Some(guard)) } else { (Some(guard), None) };
-            self.shared.leaving.tasks.spawn(async move {
-                let ended = tunnel::carry(client, origin, ends).await;
-                connection.shared.metrics.connection_ended(ended);
-                drop((connection, lease, of_tunnel));
-            });
-            return Ok(websocket::switched(&asked, answer, of_answer));
+            let tunnel = Tunnel { client, origin, ends, lease, guard: of_tunnel };
+            return Ok((websocket::switched(&asked, answer, of_answer), Some(tunnel)));
         }
         let (mut parts, body) = answer.into_parts();
         forwarding::to_client(&mut parts.headers);
         parts.version = Version::default();
         parts.extensions.clear();
-        Ok(Response::from_parts(parts, Answer::origin(body, self.shared.limits.origin_silence, lease, guard)))
+        Ok((Response::from_parts(parts, Answer::origin(body, self.shared.limits.origin_silence, lease, guard)), None))
     }
 
     /// Answers with the operator's page where there is one, and a few words otherwise.

@@ -1,9 +1,13 @@
 //! What becomes of a connection after `101 Switching Protocols`: bytes both ways, nothing understood.
 //!
 //! Arrives: both sides' upgrades. Leaves: bytes, until one side ends, both are silent for too long, or the name's connections are told
-//! to finish. Goes wrong: an upgrade that never completes is given up.
+//! to finish; how many they were. Goes wrong: an upgrade that never completes is given up.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -28,23 +32,51 @@ pub(crate) struct Ends {
     pub(crate) write_stall: Duration,
 }
 
-/// Carries bytes between a client and the origin, and says why that ended.
-pub(crate) async fn carry(client: OnUpgrade, origin: OnUpgrade, ends: Ends) -> &'static str {
+/// How a tunnel ended that one side closed.
+pub(crate) const ENDED: &str = "ended";
+
+/// A tunnel that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// Why.
+    pub(crate) reason: &'static str,
+    /// Bytes of the client that were passed on to the origin.
+    pub(crate) from_client: u64,
+    /// Bytes of the origin that were passed on to the client.
+    pub(crate) to_client: u64,
+}
+
+/// Carries bytes between a client and the origin until that ends.
+pub(crate) async fn carry(client: OnUpgrade, origin: OnUpgrade, ends: Ends) -> Carried {
     let both = timeout(UPGRADE_WAIT, async { tokio::join!(client, origin) });
     let (client, origin) = match both.await {
         Ok((Ok(client), Ok(origin))) => (TokioIo::new(client), TokioIo::new(origin)),
-        _ => return "upgrade_failed",
+        _ => return Carried { reason: "upgrade_failed", from_client: 0, to_client: 0 },
     };
+    let counts = [AtomicU64::new(0), AtomicU64::new(0)];
+    let reason = carry_counted(client, origin, &ends, &counts).await;
+    let [from_client, to_client] = counts.map(AtomicU64::into_inner);
+    Carried { reason, from_client, to_client }
+}
+
+async fn carry_counted<C, O>(client: C, origin: O, ends: &Ends, [up, down]: &[AtomicU64; 2]) -> &'static str
+where
+    C: AsyncRead + AsyncWrite,
+    O: AsyncRead + AsyncWrite,
+{
     let (from_client, to_client) = tokio::io::split(client);
     let (from_origin, to_origin) = tokio::io::split(origin);
     let moved = Moved::default();
     let carry = async {
         // One side's end is passed on; the other side may still have something to say.
-        tokio::try_join!(pump(from_client, to_origin, &moved, ends.write_stall), pump(from_origin, to_client, &moved, ends.write_stall))
+        tokio::try_join!(
+            pump(from_client, to_origin, &moved, up, ends.write_stall),
+            pump(from_origin, to_client, &moved, down, ends.write_stall)
+        )
     };
     tokio::select! {
         carried = carry => match carried {
-            Ok(_) => "ended",
+            Ok(_) => ENDED,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => "tunnel_unread",
             Err(_) => "broken",
         },
@@ -83,7 +115,13 @@ impl Moved {
     }
 }
 
-async fn pump<R: AsyncRead, W: AsyncWrite>(mut from: ReadHalf<R>, mut to: WriteHalf<W>, moved: &Moved, stall: Duration) -> io::Result<()> {
+async fn pump<R: AsyncRead, W: AsyncWrite>(
+    mut from: ReadHalf<R>,
+    mut to: WriteHalf<W>,
+    moved: &Moved,
+    count: &AtomicU64,
+    stall: Duration,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let read = from.read(&mut buffer).await?;
@@ -96,6 +134,26 @@ async fn pump<R: AsyncRead, W: AsyncWrite>(mut from: ReadHalf<R>, mut to: WriteH
             to.flush().await
         })
         .await??;
+        count.fetch_add(read as u64, Ordering::Relaxed);
         moved.mark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_way_is_counted_by_itself() {
+        let ((mut client, edge), (mut origin, behind)) = (tokio::io::duplex(64), tokio::io::duplex(64));
+        let wait = Duration::from_secs(60);
+        let ends = Ends { finish: CancellationToken::new(), leave: CancellationToken::new(), idle: wait, write_stall: wait };
+        let counts = [AtomicU64::new(0), AtomicU64::new(0)];
+        client.write_all(b"abc").await.unwrap();
+        client.shutdown().await.unwrap();
+        origin.write_all(b"defgh").await.unwrap();
+        origin.shutdown().await.unwrap();
+        assert_eq!(carry_counted(edge, behind, &ends, &counts).await, ENDED);
+        assert_eq!(counts.map(AtomicU64::into_inner), [3, 5]);
     }
 }
