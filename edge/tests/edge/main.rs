@@ -8,6 +8,7 @@ mod bucket;
 mod client;
 mod deadlines;
 mod first_index;
+mod handover;
 mod leaving;
 mod limits;
 mod lying_store;
