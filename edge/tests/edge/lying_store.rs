@@ -1,4 +1,4 @@
-//! Traffic that never pauses while the store is down, silent, or lies: no request for a known name fails, and each lie is counted.
+//! Traffic that never pauses while the store is down, silent, slow, or lies: no request for a known name fails, and each lie is counted.
 
 use std::{
     net::SocketAddr,
@@ -9,14 +9,18 @@ use std::{
     time::Duration,
 };
 
-use bundles::{EDGE_SETTINGS_OBJECT, EdgeSettings, IndexShard, SiteObject, Tombstone, index_object, shard_of, site_object};
+use bundles::{
+    Digest, EDGE_SETTINGS_OBJECT, EdgeSettings, IndexShard, MAX_INDEX_BYTES, SiteObject, Tombstone, index_object, shard_of, site_object,
+};
 use domains::SiteVersion;
 use http::StatusCode;
+use hyper::{body::Incoming, client::conn};
 
 use crate::{
     bucket::name,
+    chance::Chance,
     client,
-    never_backwards::{ALL_BAD, Good, SHOP},
+    never_backwards::{ALL_BAD, Good, Kind, SHOP},
     setup::{Setup, eventually},
 };
 
@@ -26,7 +30,7 @@ const CALM: &str = "calm.brand.com";
 /// Requests that must be answered while a lie is in the store, after it was noticed.
 const MORE: usize = 6;
 
-/// Clients that ask one name after the other, each time over a new connection, until told to stop.
+/// Clients that ask until told to stop: one for each name, each time over a new connection, and one that keeps its connection.
 struct Traffic {
     answered: Arc<AtomicUsize>,
     failed: Arc<Mutex<Vec<String>>>,
@@ -48,6 +52,16 @@ impl Traffic {
                 }
             }));
         }
+        let (answered, failed, stop) = (Arc::clone(&traffic.answered), Arc::clone(&traffic.failed), Arc::clone(&traffic.stop));
+        traffic.clients.push(tokio::spawn(async move {
+            let mut kept = client::h2(edge, SHOP).await;
+            while !stop.load(Ordering::SeqCst) {
+                match is_good(kept.send_request(client::get_h2(SHOP, "/echo")).await).await {
+                    Ok(()) => drop(answered.fetch_add(1, Ordering::SeqCst)),
+                    Err(problem) => return failed.lock().unwrap().push(format!("the kept connection: {problem}")),
+                }
+            }
+        }));
         traffic
     }
 
@@ -74,103 +88,162 @@ impl Traffic {
 async fn ask(edge: SocketAddr, hostname: &str) -> Result<(), String> {
     use hyper_util::rt::TokioIo;
     let stream = client::connect(edge, hostname).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     tokio::spawn(connection);
-    let answer = sender.send_request(client::get(hostname, "/echo")).await.map_err(|error| error.to_string())?;
-    match answer.status() {
-        StatusCode::OK => {
+    is_good(sender.send_request(client::get(hostname, "/echo")).await).await
+}
+
+async fn is_good(answer: hyper::Result<http::Response<Incoming>>) -> Result<(), String> {
+    match answer {
+        Ok(answer) if answer.status() == StatusCode::OK => {
             client::text(answer).await;
             Ok(())
         }
-        status => Err(status.to_string()),
+        Ok(answer) => Err(answer.status().to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-/// An edge with every bundle on its disk, which gives the store up when it is silent for so long.
-async fn warm(source_timeout: Duration) -> Setup {
-    let setup = Setup::configured(&[SHOP, CALM], |config| config.refresh.source_timeout = source_timeout).await;
-    setup.until_warm().await;
-    setup
+/// All that a store may do to an edge that reads it.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// Every read fails.
+    Down,
+    /// No read ends.
+    Silent,
+    /// A bundle that lies, of the kind, counted as the reason.
+    Bundle(Kind, &'static str),
+    /// An index that promises a bundle which is not there.
+    Absent,
+    /// A tombstone that the index knows nothing of.
+    NotRemoved,
+    /// An index that lies, counted as the reason.
+    Index(&'static str),
+    /// Edge settings from before.
+    OldSettings,
 }
 
-fn source_errors(setup: &Setup, kind: &str) -> u64 {
-    setup.metric(&format!("nameplate_edge_source_errors_total{{kind=\"{kind}\"}}"))
+use Trouble::*;
+
+/// The index's lies.
+const INDEX_LIES: [&str; 5] = ["lower_generation", "wrong_shard", "not_json", "truncated", "too_large"];
+
+fn all_troubles() -> Vec<Trouble> {
+    let bundles = ALL_BAD.into_iter().map(|(kind, reason)| Bundle(kind, reason));
+    [Down, Silent, Absent, NotRemoved, OldSettings].into_iter().chain(bundles).chain(INDEX_LIES.map(Index)).collect()
 }
 
-#[tokio::test]
-async fn no_request_fails_while_the_store_is_down_or_silent_and_each_is_counted_as_what_it_is() {
-    let setup = warm(Duration::from_millis(300)).await;
-    let traffic = Traffic::start(setup.https());
-    for (kind, switch) in [("failed", &setup.source.dead), ("timeout", &setup.source.silent)] {
-        let before = source_errors(&setup, kind);
+/// An edge, the store it reads, and clients that never pause.
+struct Stand {
+    setup: Setup,
+    traffic: Traffic,
+    /// The index as it was at first.
+    old_index: Vec<u8>,
+    version: u64,
+    good: Digest,
+}
+
+impl Stand {
+    async fn start() -> Self {
+        let setup = Setup::configured(&[SHOP, CALM], |config| config.refresh.source_timeout = Duration::from_millis(500)).await;
+        setup.until_warm().await;
+        let old_index = std::fs::read(setup.bucket.path().join(index_object(shard_of(&name(SHOP))))).unwrap();
+        let good = client::served(setup.https(), SHOP).await.unwrap();
+        let traffic = Traffic::start(setup.https());
+        let mut stand = Self { setup, traffic, old_index, version: 1, good };
+        stand.tell_the_truth().await;
+        stand
+    }
+
+    /// Publishes a new bundle, and waits until it is served.
+    async fn tell_the_truth(&mut self) {
+        self.version += 1;
+        self.good = Good.publish(&self.setup, self.version).unwrap();
+        eventually("the truth is served", async || client::served(self.setup.https(), SHOP).await.unwrap() == self.good).await;
+    }
+
+    fn source_errors(&self, kind: &str) -> u64 {
+        self.setup.metric(&format!("nameplate_edge_source_errors_total{{kind=\"{kind}\"}}"))
+    }
+
+    async fn through(&mut self, trouble: Trouble) {
+        match trouble {
+            Down => self.through_an_outage("failed", &self.setup.source.dead).await,
+            Silent => self.through_an_outage("timeout", &self.setup.source.silent).await,
+            Bundle(kind, reason) => {
+                self.version += 1;
+                let version = self.version;
+                self.through_a_lie(trouble, reason, |setup| _ = kind.publish(setup, version)).await;
+            }
+            Absent => {
+                self.version += 1;
+                let version = self.version;
+                let publish = |setup: &Setup| {
+                    setup.bucket.lose(&site_object(&name(SHOP)));
+                    setup.bucket.enter(SHOP, Some("acme"), version, b"nowhere");
+                };
+                self.through_a_lie(trouble, "absent", publish).await;
+            }
+            NotRemoved => {
+                self.version += 1;
+                let version = self.version;
+                let publish = |setup: &Setup| {
+                    let tombstone = Tombstone { hostname: name(SHOP), version: SiteVersion(version), removed_at: 1_700_000_000 };
+                    setup.bucket.write(&site_object(&name(SHOP)), &SiteObject::Removed(tombstone).to_bytes().unwrap());
+                    setup.bucket.enter(SHOP, Some("acme"), version, b"not removed");
+                };
+                self.through_a_lie(trouble, "removed", publish).await;
+            }
+            Index(reason) => {
+                let shard = shard_of(&name(SHOP));
+                let object = index_object(shard);
+                let truth = std::fs::read(self.setup.bucket.path().join(&object)).unwrap();
+                let lie = match reason {
+                    "lower_generation" => self.old_index.clone(),
+                    "wrong_shard" => IndexShard::empty(shard.wrapping_add(1)).to_bytes(),
+                    "truncated" => truth[..truth.len() / 2].to_vec(),
+                    "too_large" => vec![b' '; MAX_INDEX_BYTES + 1],
+                    _ => b"<Error><Code>SlowDown</Code></Error>".to_vec(),
+                };
+                self.through_a_lie(trouble, reason, |setup| setup.bucket.write(&object, &lie)).await;
+                self.setup.bucket.write(&object, &truth);
+            }
+            OldSettings => {
+                let old = EdgeSettings::new(0, Vec::new()).to_bytes();
+                let publish = |setup: &Setup| setup.bucket.write(EDGE_SETTINGS_OBJECT, &old);
+                self.through_a_lie(trouble, "settings_lower_generation", publish).await;
+            }
+        }
+    }
+
+    async fn through_an_outage(&self, kind: &str, switch: &AtomicBool) {
+        let before = self.source_errors(kind);
         switch.store(true, Ordering::SeqCst);
         // One failing poll may have begun before; the third was the store's word all along.
-        traffic.through(kind, async || source_errors(&setup, kind) >= before + 3).await;
+        self.traffic.through(kind, async || self.source_errors(kind) >= before + 3).await;
         switch.store(false, Ordering::SeqCst);
     }
-    let renewed = setup.bucket.put(SHOP, "acme", 2);
-    eventually("what was published afterwards is served", async || client::served(setup.https(), SHOP).await.unwrap() == renewed).await;
-    traffic.end().await;
+
+    async fn through_a_lie(&self, trouble: Trouble, reason: &str, publish: impl FnOnce(&Setup)) {
+        let before = self.setup.refused(reason);
+        publish(&self.setup);
+        self.traffic.through(&format!("{trouble:?}"), async || self.setup.refused(reason) > before).await;
+        assert_eq!(client::served(self.setup.https(), SHOP).await.unwrap(), self.good, "{trouble:?}");
+    }
 }
 
 #[tokio::test]
-async fn no_request_fails_under_bundles_that_lie_and_each_lie_is_counted_by_its_kind() {
-    let setup = warm(client::SOON).await;
-    let traffic = Traffic::start(setup.https());
-    let mut version = 1;
-    for (kind, reason) in ALL_BAD {
-        version += 1;
-        let before = setup.refused(reason);
-        kind.publish(&setup, version);
-        traffic.through(&format!("{kind:?}"), async || setup.refused(reason) > before).await;
+async fn no_request_fails_while_the_store_is_down_slow_or_lies_in_any_order_and_each_lie_is_counted() {
+    let mut chance = Chance::seeded("a lying store");
+    let mut troubles = all_troubles();
+    chance.shuffle(&mut troubles);
+    let mut stand = Stand::start().await;
+    for trouble in troubles {
+        let slow = chance.below(3) == 0;
+        println!("{trouble:?}{}", if slow { ", slowly" } else { "" });
+        stand.setup.source.slow.store(slow, Ordering::SeqCst);
+        stand.through(trouble).await;
+        stand.tell_the_truth().await;
     }
-    // An index that promises what is not there, and a tombstone that the index knows nothing of.
-    let before = setup.refused("absent");
-    setup.bucket.lose(&site_object(&name(SHOP)));
-    version += 1;
-    setup.bucket.enter(SHOP, Some("acme"), version, b"nowhere");
-    traffic.through("an absent bundle", async || setup.refused("absent") > before).await;
-    let before = setup.refused("removed");
-    version += 1;
-    let tombstone = Tombstone { hostname: name(SHOP), version: SiteVersion(version), removed_at: 1_700_000_000 };
-    setup.bucket.write(&site_object(&name(SHOP)), &SiteObject::Removed(tombstone).to_bytes().unwrap());
-    setup.bucket.enter(SHOP, Some("acme"), version, b"not removed");
-    traffic.through("a tombstone nobody ordered", async || setup.refused("removed") > before).await;
-
-    let good = Good.publish(&setup, version + 1).unwrap();
-    eventually("the truth is served again", async || client::served(setup.https(), SHOP).await.unwrap() == good).await;
-    traffic.end().await;
-}
-
-#[tokio::test]
-async fn no_request_fails_under_an_index_that_lies_and_each_lie_is_counted_by_its_kind() {
-    let setup = warm(client::SOON).await;
-    let (shard, bucket) = (shard_of(&name(SHOP)), &setup.bucket);
-    let object = index_object(shard);
-    let old = std::fs::read(bucket.path().join(&object)).unwrap();
-    let renewed = bucket.put(SHOP, "acme", 2);
-    eventually("the renewed one is served", async || client::served(setup.https(), SHOP).await.unwrap() == renewed).await;
-    let truth = std::fs::read(bucket.path().join(&object)).unwrap();
-    let traffic = Traffic::start(setup.https());
-    let elsewhere = IndexShard::empty(shard.wrapping_add(1)).to_bytes();
-    let lies: [(&str, &[u8]); 5] = [
-        ("lower_generation", &old),
-        ("wrong_shard", &elsewhere),
-        ("not_json", b"<Error><Code>SlowDown</Code></Error>"),
-        ("truncated", &truth[..truth.len() / 2]),
-        ("too_large", &vec![b' '; bundles::MAX_INDEX_BYTES + 1]),
-    ];
-    for (reason, lie) in lies {
-        let before = setup.refused(reason);
-        bucket.write(&object, lie);
-        traffic.through(reason, async || setup.refused(reason) > before).await;
-        assert_eq!(client::served(setup.https(), SHOP).await.unwrap(), renewed, "{reason}");
-    }
-    bucket.write(EDGE_SETTINGS_OBJECT, &EdgeSettings::new(0, Vec::new()).to_bytes());
-    traffic.through("settings from before", async || setup.refused("settings_lower_generation") > 0).await;
-
-    bucket.write(&object, &truth);
-    let good = bucket.put(SHOP, "acme", 3);
-    eventually("the truth is served again", async || client::served(setup.https(), SHOP).await.unwrap() == good).await;
-    traffic.end().await;
+    stand.traffic.end().await;
 }

@@ -5,6 +5,9 @@
 mod access_log;
 mod assertions;
 mod bucket;
+#[path = "../../../tests/src/chance.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the whole system")]
+mod chance;
 mod client;
 mod deadlines;
 mod first_index;

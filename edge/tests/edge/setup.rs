@@ -23,7 +23,12 @@ pub(crate) struct Watched {
     pub(crate) dead: AtomicBool,
     /// Reads begin, and never end.
     pub(crate) silent: AtomicBool,
+    /// Each read takes [`SLOW`].
+    pub(crate) slow: AtomicBool,
 }
+
+/// Longer than a poll waits for the next, and shorter than a read may take.
+const SLOW: Duration = Duration::from_millis(80);
 
 impl Watched {
     pub(crate) fn new(folder: &Path) -> Arc<Self> {
@@ -37,6 +42,7 @@ impl Watched {
             bundles: Mutex::default(),
             dead: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
         })
     }
 
@@ -48,6 +54,9 @@ impl Watched {
         self.reads.fetch_add(1, Ordering::SeqCst);
         if self.silent.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
+        }
+        if self.slow.load(Ordering::SeqCst) {
+            tokio::time::sleep(SLOW).await;
         }
         match self.dead.load(Ordering::SeqCst) {
             true => Err(SourceError::new(object, "the source was taken away")),
