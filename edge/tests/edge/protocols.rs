@@ -173,7 +173,7 @@ async fn an_edge_does_not_start_without_the_cas_it_is_to_trust() {
 }
 
 #[tokio::test]
-async fn early_hints_of_the_origin_end_at_the_edge_and_its_answer_arrives_whole() {
+async fn interim_answers_of_the_origin_end_at_the_edge_and_its_answer_arrives_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let hinting = tokio::spawn(async move {
@@ -181,8 +181,9 @@ async fn early_hints_of_the_origin_end_at_the_edge_and_its_answer_arrives_whole(
             tokio::spawn(async move {
                 let mut buffer = [0; 4096];
                 while let Ok(1..) = socket.read(&mut buffer).await {
-                    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
-                    let answer = [hint, hint, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"].concat();
+                    let interim =
+                        [100, 102, 103, 103, 104, 150, 199].map(|status| format!("HTTP/1.1 {status} X\r\nLink: </style.css>\r\n\r\n"));
+                    let answer = interim.concat() + "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody";
                     let _ = socket.write_all(answer.as_bytes()).await;
                 }
             });
