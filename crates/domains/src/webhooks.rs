@@ -279,6 +279,11 @@ impl Progress {
         self.last_success = Some(now);
     }
 
+    /// Nothing is sent until a redelivery is asked for; nothing is lost by it. Who was paused before stays so, for the reason it was.
+    pub fn pause(&mut self, why: &str, now: Timestamp) {
+        self.disabled.get_or_insert_with(|| Failed { at: now, why: why.to_owned() });
+    }
+
     /// The event was not taken: when it is tried again, or that it is given up. The caller keeps the dead letter before it keeps this.
     pub fn fail(&mut self, webhook: &str, event: &HistoryEntry, refused: &Refused, now: Timestamp) -> After {
         let failed = Failed { at: now, why: refused.why().to_owned() };
@@ -371,6 +376,18 @@ mod tests {
         let busy = Refused::Other { why: "429".into(), retry_after: Some(Duration::from_secs(600)) };
         progress.fail("w", &event(now), &busy, now);
         assert_eq!(progress.next_attempt, Some(at("2026-11-24T10:10:00Z")));
+    }
+
+    #[test]
+    fn a_paused_endpoint_keeps_its_place_and_one_that_wants_no_more_keeps_its_reason() {
+        let now = at("2026-11-24T10:00:00Z");
+        let mut progress = Progress { sequence: 7, ..Progress::default() };
+        progress.pause("restored", now);
+        assert_eq!((progress.sequence, progress.disabled.as_ref().map(|failed| failed.why.as_str())), (7, Some("restored")));
+        let mut gone = Progress::default();
+        gone.fail("w", &event(now), &Refused::Gone, now);
+        gone.pause("restored", now);
+        assert!(gone.disabled.is_some_and(|failed| failed.why.contains("410")));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use domains::{Claim, ClaimKey, CommitError, DomainTable, Hostname, State, StoreError, Timestamp};
+use domains::{Claim, ClaimKey, CommitError, Documents, DomainTable, Hostname, State, StoreError, Timestamp};
 use http::{Response, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -149,7 +149,7 @@ async fn is_secret(api: &Api, given: &str) -> Result<bool, StoreError> {
     let known = match api.memory.known_secret(now) {
         Some(known) => known,
         None => {
-            let stored = load(api).await?;
+            let stored = load(api.documents.as_ref()).await?;
             api.memory.learn_secret(stored.as_ref().map(|(stored, _)| stored.secret.as_str()), now)
         }
     };
@@ -186,17 +186,38 @@ async fn look_up(table: &dyn DomainTable, hostname: &Hostname) -> Result<bool, S
     Ok(false)
 }
 
-async fn load(api: &Api) -> Result<Option<(StoredSecret, u64)>, StoreError> {
-    let Some(document) = api.documents.document(SECRET.0, SECRET.1).await? else { return Ok(None) };
+async fn load(documents: &dyn Documents) -> Result<Option<(StoredSecret, u64)>, StoreError> {
+    let Some(document) = documents.document(SECRET.0, SECRET.1).await? else { return Ok(None) };
     let stored = serde_json::from_str(&document.body)
         .map_err(|error| StoreError::Defect { detail: format!("the secret of `ask` does not read: {:?}", error.classify()) })?;
     Ok(Some((stored, document.version)))
 }
 
+/// When the secret was made; `None` where there is none.
+///
+/// # Errors
+/// [`StoreError`] when the home cannot be asked.
+pub async fn ask_made_at(documents: &dyn Documents) -> Result<Option<Timestamp>, StoreError> {
+    Ok(load(documents).await?.map(|(stored, _)| stored.made_at))
+}
+
+/// Forgets the secret, for a store that nobody works on: another is made when it is next asked for, and the old path is nothing any more.
+///
+/// # Errors
+/// [`StoreError`] when the home cannot be asked.
+pub async fn forget_ask_secret(documents: &dyn Documents) -> Result<(), StoreError> {
+    let Some((_, version)) = load(documents).await? else { return Ok(()) };
+    match documents.delete_document(SECRET.0, SECRET.1, version).await {
+        // Somebody made a new one meanwhile.
+        Ok(()) | Err(CommitError::Conflict) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+    }
+}
+
 /// Makes the secret at the first start; later it is what it is.
 pub(crate) async fn prepare(api: &Api) -> Result<AskView, Refusal> {
     for _ in 0..RACES {
-        match load(api).await? {
+        match load(api.documents.as_ref()).await? {
             Some((stored, _)) => return Ok(stored.view()),
             None => {
                 if let Some(view) = store(api, None).await? {
@@ -229,7 +250,7 @@ pub(crate) async fn show(api: &Api) -> Result<Response<Bytes>, Refusal> {
 
 pub(crate) async fn rotate(api: &Api) -> Result<Response<Bytes>, Refusal> {
     for _ in 0..RACES {
-        let version = load(api).await?.map(|(_, version)| version);
+        let version = load(api.documents.as_ref()).await?.map(|(_, version)| version);
         if let Some(view) = store(api, version).await? {
             return json(StatusCode::OK, &view);
         }

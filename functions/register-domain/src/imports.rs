@@ -8,6 +8,8 @@
 //! imports, so that a worker finds what is left without looking at what is done. The progress is written before that entry is, and both
 //! before the request is answered; who got no answer repeats the request.
 
+mod stopping;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -32,6 +34,8 @@ use crate::{
     parameters::Parameter,
     routes::{Asked, RACES, json},
 };
+
+pub use stopping::{IMPORT_STOPPED, StoppedImport, stop_imports};
 
 /// The most lines of one import: their claims are looked up, one by one, whenever somebody asks how far it is.
 pub const MAX_IMPORT_LINES: usize = 500;
@@ -95,7 +99,7 @@ pub struct RefusedLine {
     pub line: usize,
     /// The hostname, cut where it is long.
     pub hostname: String,
-    /// The code, as `POST /v1/domains` refuses with.
+    /// The code, as `POST /v1/domains` refuses with; `import.stopped` for a line that was not taken before the import was stopped.
     pub code: String,
     /// What happened and what to do.
     pub detail: String,

@@ -30,11 +30,14 @@ use domains::{
 use http::{Request, Response};
 
 pub use access::key_sha256;
-pub use ask::{AskView, Memory};
+pub use ask::{AskView, Memory, ask_made_at, forget_ask_secret};
 pub use claims::DomainPage;
 pub use entropy::{Entropy, SystemEntropy};
 pub use feed::{EventPageView, ExplainedLook, HistoryPage, LooksPage};
-pub use imports::{ImportPage, ImportSummary, ImportView, Line, MAX_IMPORT_LINES, MAX_OPEN_IMPORTS, RefusedLine, Worked};
+pub use imports::{
+    IMPORT_STOPPED, ImportPage, ImportSummary, ImportView, Line, MAX_IMPORT_LINES, MAX_OPEN_IMPORTS, RefusedLine, StoppedImport, Worked,
+    stop_imports,
+};
 pub use lambda::answer;
 pub use limits::{CaView, LimitView, LimitsView, WaitingView};
 pub use records::{DnsRecord, Due, Path, Purpose, records};

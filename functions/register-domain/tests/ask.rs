@@ -7,6 +7,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use domains::{Change, ClaimKey, DomainTable, Hostname, Owner, Proof, Put, RemovalReason, State, TenantId, Timestamp};
 use http::Method;
+use register_domain::{ask_made_at, forget_ask_secret};
 use stand::{OPERATOR, STARTS_AT, Stand};
 
 /// A claim that `brand` has proved, and the owner item that says so.
@@ -135,4 +136,10 @@ async fn the_secret_is_made_once_and_a_new_one_ends_the_old() {
     assert_eq!(asked(&stand, &first.path, "?domain=shop.client-brand.com").await, 404);
     assert_eq!(asked(&stand, second["path"].as_str().unwrap(), "?domain=shop.client-brand.com").await, 200);
     assert_eq!(secret_path(&stand).await, second["path"]);
+    // Forgotten, as by a restore, it is nobody's, and the next one is another.
+    forget_ask_secret(stand.home.as_ref()).await.unwrap();
+    assert_eq!(ask_made_at(stand.home.as_ref()).await.unwrap(), None);
+    let third = stand.api.prepare().await.unwrap();
+    assert_ne!(second["path"], third.path);
+    assert_eq!(ask_made_at(stand.home.as_ref()).await.unwrap(), Some(third.made_at));
 }

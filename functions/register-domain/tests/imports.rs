@@ -5,9 +5,9 @@ mod stand;
 
 use std::{sync::Arc, time::Duration};
 
-use domains::{BucketShape, webhooks::Webhook};
+use domains::{BucketShape, Clock, webhooks::Webhook};
 use http::Method;
-use register_domain::{MAX_IMPORT_LINES, MAX_OPEN_IMPORTS, Pace, Worked};
+use register_domain::{IMPORT_STOPPED, MAX_IMPORT_LINES, MAX_OPEN_IMPORTS, Pace, Worked, stop_imports};
 use serde_json::{Value, json};
 use stand::{OPERATOR, Stand, TENANT};
 
@@ -113,6 +113,36 @@ async fn a_tenant_imports_for_itself_at_its_own_pace_and_sees_its_own_imports() 
     assert_eq!(stand.ask(Method::GET, &format!("/v1/imports/{id}?tenant=brand"), Some(OPERATOR), "").await.0, 200);
     let (_, own) = stand.ask(Method::GET, "/v1/imports", Some(TENANT), "").await;
     assert_eq!(own["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_stopped_import_registers_nothing_by_itself_and_all_once_its_list_is_sent_again() {
+    let claims = BucketShape { capacity: 20, refill: Duration::from_secs(3600) };
+    let stand = Stand::with(|api| api.pace = Pace { claims, ..Pace::default() }).await;
+    let domains: Vec<_> = (0..MAX_IMPORT_LINES).map(|n| json!({ "hostname": format!("h{n}.client-brand.com") })).collect();
+    let list = json!({ "domains": domains });
+    let id = import(&stand, TENANT, &list).await["id"].as_str().unwrap().to_owned();
+    let other = import(&stand, OPERATOR, &json!({ "domains": [{ "hostname": "other.client-brand.com", "tenant": "other" }] })).await;
+    stand.api.work_imports(BUDGET).await.unwrap();
+    let taken = MAX_IMPORT_LINES - counts(&shown(&stand, TENANT, &id).await)[0] as usize;
+    let why = "w".repeat(400);
+    let stopped = stop_imports(stand.home.as_ref(), &why, stand.clock.now()).await.unwrap();
+    assert_eq!(stopped.len(), 1, "the operator's had ended: {stopped:?}");
+    assert_eq!((stopped[0].id.as_str(), stopped[0].tenant.as_deref()), (id.as_str(), Some("brand")));
+    assert_eq!(stopped[0].left, MAX_IMPORT_LINES - taken);
+    stand.clock.advance(Duration::from_secs(86_400));
+    assert_eq!(stand.api.work_imports(BUDGET).await.unwrap(), Worked { lines: 0, more: false });
+    let done = shown(&stand, TENANT, &id).await;
+    assert!(done["finished_at"].is_string(), "{done}");
+    assert_eq!(counts(&done), [0, taken as u64, 0, stopped[0].left as u64]);
+    let refusal = &done["refusals"][0];
+    assert_eq!((&refusal["code"], &refusal["line"]), (&IMPORT_STOPPED.into(), &(taken + 1).into()));
+    assert_eq!(refusal["hostname"], domains[taken]["hostname"]);
+    assert_eq!(counts(&shown(&stand, OPERATOR, other["id"].as_str().unwrap()).await), [0, 1, 0, 0]);
+
+    let again = import(&stand, TENANT, &list).await;
+    assert_eq!((again["id"].as_str(), counts(&again)[0]), (Some(id.as_str()), MAX_IMPORT_LINES as u64));
+    assert!(stand.api.work_imports(BUDGET).await.unwrap().lines > 0);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{BucketShape, Lane, LedgerMove, Need, Reservation};
-use crate::{Claim, Hostname, OrderPlan, State, claim::after, renewal};
+use crate::{Claim, ClaimKey, Hostname, OrderPlan, State, claim::after, renewal};
 
 /// The share of a CA's limit that we use, in parts of 100: what the CA counts and what we count is never quite the same moment.
 const SAFETY_PERCENT: u32 = 80;
@@ -214,6 +214,22 @@ impl CaLimits {
     pub fn reservation(&self, claim: &Claim, now: Timestamp) -> Option<Reservation> {
         let attempt = claim.issuance()?.attempt.as_ref()?;
         Some(self.reservation_of(claim, &attempt.spki_sha256, &attempt.plan, now))
+    }
+
+    /// What a certificate takes that was issued behind the ledger's back, for whoever finds it: of the limits that the CA remembers for
+    /// days. `is_renewal`: the name had one before.
+    pub fn issued_elsewhere(&self, key: &ClaimKey, spki_sha256: &str, is_renewal: bool) -> Reservation {
+        let kind = if is_renewal { OrderKind::Renewal } else { OrderKind::New };
+        let days = [self.domain_bucket(&key.hostname), self.set_bucket(&key.hostname)];
+        let mut needs = self.needs(&key.hostname, kind, Lane::Urgent);
+        needs.retain(|need| days.contains(&need.bucket));
+        Reservation {
+            attempt: format!("{}|elsewhere|{spki_sha256}", self.ca),
+            tenant: key.tenant.clone(),
+            lane: Lane::Urgent,
+            needs,
+            remembered: REMEMBERED,
+        }
     }
 
     /// What an attempt with this plan would have to reserve, for asking the ledger before there is a key: to be decided on, never to be applied.
