@@ -374,7 +374,7 @@ mod tests {
         let hostname = Hostname::parse_name("shop.brand.com").unwrap();
         let name = site_object(&hostname);
         let (_, etag) = world.home.get(&name).await.unwrap().unwrap();
-        let tombstone = Tombstone { hostname, version: SiteVersion(9), removed_at: world.clock.now().as_second() };
+        let tombstone = Tombstone { hostname, version: SiteVersion(9), removed_at: world.clock.now().as_second(), suspended: None };
         let (bytes, condition) = (SiteObject::Removed(tombstone).to_bytes().unwrap(), ObjectCondition::Matches(etag));
         {
             let mut put = pin!(world.front.put(&name, &bytes, &condition));

@@ -75,6 +75,8 @@ pub struct Tombstone {
     pub version: SiteVersion,
     /// When.
     pub removed_at: UnixSeconds,
+    /// Whose it is where it is only out of service, so that whoever has to make the record again from the bucket knows it. Edges do not care.
+    pub suspended: Option<TenantId>,
 }
 
 /// What a chain's leaf certificate says about itself.
@@ -236,12 +238,13 @@ impl SiteObject {
     pub fn to_bytes(&self) -> Result<Vec<u8>, BundleError> {
         let bytes = match self {
             Self::Present(bundle) => encoding::write(&Written { format: FORMAT, object: bundle }),
-            Self::Removed(Tombstone { hostname, version, removed_at }) => encoding::write(&TombstoneFile {
+            Self::Removed(Tombstone { hostname, version, removed_at, suspended }) => encoding::write(&TombstoneFile {
                 format: FORMAT,
                 hostname: hostname.clone(),
                 removed: true,
                 version: *version,
                 removed_at: *removed_at,
+                suspended: suspended.clone(),
             }),
         };
         match bytes.len() <= MAX_SITE_BYTES {
@@ -262,8 +265,8 @@ impl SiteObject {
         }
         let Kind { removed } = encoding::read(bytes, MAX_SITE_BYTES)?;
         if removed {
-            let TombstoneFile { hostname, version, removed_at, .. } = encoding::read(bytes, MAX_SITE_BYTES)?;
-            return Ok(Self::Removed(Tombstone { hostname, version, removed_at }));
+            let TombstoneFile { hostname, version, removed_at, suspended, .. } = encoding::read(bytes, MAX_SITE_BYTES)?;
+            return Ok(Self::Removed(Tombstone { hostname, version, removed_at, suspended }));
         }
         encoding::read(bytes, MAX_SITE_BYTES).map(Self::Present)
     }
@@ -296,6 +299,8 @@ struct TombstoneFile {
     removed: bool,
     version: SiteVersion,
     removed_at: UnixSeconds,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suspended: Option<TenantId>,
 }
 
 fn parse_chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, BundleError> {
@@ -458,7 +463,7 @@ mod tests {
         #[test]
         fn tombstones_read_back(version in any::<u64>(), removed_at in any::<i64>()) {
             let hostname = Hostname::parse_name("*.brand.com").unwrap();
-            let object = SiteObject::Removed(Tombstone { hostname, version: SiteVersion(version), removed_at });
+            let object = SiteObject::Removed(Tombstone { hostname, version: SiteVersion(version), removed_at, suspended: None });
             prop_assert_eq!(SiteObject::from_bytes(&object.to_bytes().unwrap()).unwrap(), object);
         }
 

@@ -129,13 +129,13 @@ fn a_claim_of_after_the_backup_comes_from_its_site_with_the_records_its_customer
 #[test]
 fn a_name_that_went_after_the_backup_stays_gone() {
     let (claim, owner, _) = served();
-    let gone = Shown::Gone { version: SiteVersion(owner.site_version.0 + 1) };
+    let gone = Shown::Gone { version: SiteVersion(owner.site_version.0 + 1), suspended: None };
     let change = restore(Some(&owner), &[claim], Some(&gone)).unwrap();
     assert_eq!(change.claims[0].item.state, State::Removed { reason: RemovalReason::Requested });
     assert_eq!(change.dropped_certificates.len(), 1);
     assert_eq!(change.owner.unwrap().item.tenant, None);
     // Proved and gone again since: whoever waited then does not prove it anew with a record that was left behind.
-    let change = restore(None, &[registered("brand")], Some(&Shown::Gone { version: SiteVersion(3) })).unwrap();
+    let change = restore(None, &[registered("brand")], Some(&Shown::Gone { version: SiteVersion(3), suspended: None })).unwrap();
     assert!(change.claims[0].item.is_removed());
     // Another tenant, who waits for a name that was somebody's, goes on waiting.
     let (claim, owner, _) = served();
@@ -182,6 +182,28 @@ fn an_order_under_way_keeps_its_url_and_its_certificate_waits_to_be_seen() {
     let change = decide::record_certificate(withheld, &owner, &issued("02", at(DAY)), &LookSchedule::default(), at(DAY)).unwrap();
     let recorded = &change.claims[0].item;
     assert!(recorded.suspension.is_some() && recorded.is_due(Step::VerifyOwnership, at(DAY)));
+}
+
+#[test]
+fn a_name_that_was_suspended_after_the_backup_stays_so_and_resumes_with_the_certificate_it_had() {
+    let (claim, owner, stored) = served();
+    let version = SiteVersion(owner.site_version.0 + 1);
+    let of = |name: &str| Shown::Gone { version, suspended: Some(tenant(name)) };
+    let change = restore(Some(&owner), std::slice::from_ref(&claim), Some(&of("brand"))).unwrap();
+    let (restored, owner_after) = (&change.claims[0].item, change.owner.unwrap().item);
+    assert!(!restored.suspension.as_ref().unwrap().ends_when_seen, "{restored:?}");
+    assert_eq!((restored.taken_down_at(), owner_after.site_version), (Some(version), version), "the bucket's tombstone is this one");
+    assert!(!restored.is_due(Step::PublishSite, at(DAY)) && change.dropped_certificates.is_empty());
+    let resumed = decide::resume(restored, Some(&owner_after), Some(&stored), at(DAY + 60)).unwrap();
+    let State::Active { certificate, .. } = &resumed.claims[0].item.state else { panic!("an order is needed") };
+    assert!(certificate.version > version && certificate.serial == "01", "{certificate:?}");
+    // Who suspended it was its owner of after the backup: the one of before gets nothing back.
+    let change = restore(Some(&owner), &[claim], Some(&of("heir"))).unwrap();
+    assert!(change.claims[0].item.is_removed() && change.owner.unwrap().item.tenant.is_none());
+    // Without a certificate there is nothing to come back with.
+    let (ordering, owner) = ordering();
+    let gone = Shown::Gone { version: SiteVersion(9), suspended: Some(tenant("brand")) };
+    assert!(restore(Some(&owner), &[ordering], Some(&gone)).unwrap().claims[0].item.is_removed());
 }
 
 #[test]

@@ -199,7 +199,7 @@ async fn shown_by_bucket(home: &LocalHome, keys: &SealKeys, two_cas: bool) -> Re
         for (hostname, entry) in index.entries {
             if shown.get(&hostname).is_none_or(|known: &Shown| known.version() < entry.version) {
                 let version = entry.version;
-                shown.insert(hostname, if entry.is_tombstone() { Shown::Gone { version } } else { Shown::Lost { version } });
+                shown.insert(hostname, if entry.is_tombstone() { Shown::Gone { version, suspended: None } } else { Shown::Lost { version } });
             }
         }
     }
@@ -208,7 +208,10 @@ async fn shown_by_bucket(home: &LocalHome, keys: &SealKeys, two_cas: bool) -> Re
 
 fn shown_by(object: SiteObject, keys: &SealKeys, two_cas: bool) -> Shown {
     let version = object.version();
-    let SiteObject::Present(bundle) = object else { return Shown::Gone { version } };
+    let bundle = match object {
+        SiteObject::Present(bundle) => bundle,
+        SiteObject::Removed(tombstone) => return Shown::Gone { version, suspended: tombstone.suspended },
+    };
     let opens = bundle.open_in_service(keys).is_ok();
     let (Some(mut issued), Ok(sealed_key)) = (read_issued(&bundle.certificate_chain), serde_json::to_string(&bundle.sealed_key)) else {
         return Shown::Lost { version };
@@ -258,7 +261,7 @@ async fn reconcile(
         let known = claims.get(hostname).map(Vec::as_slice).unwrap_or_default();
         let version = owner.as_ref().map_or(SiteVersion(0), |owner| owner.site_version);
         // The operator's word, where the bucket says nothing.
-        let told = Shown::Gone { version: version.next() };
+        let told = Shown::Gone { version: version.next(), suspended: None };
         let seen = shown.get(hostname).or_else(|| removed.contains(hostname).then_some(&told));
         let Some(change) = decide::restore(hostname, owner.as_ref(), known, seen, taken_at, now) else { continue };
         home.commit(&change).await.map_err(|error| failed(&error))?;

@@ -172,7 +172,7 @@ impl Bucket {
 
     /// Removes a name as the publisher does: index, then bundle.
     pub(crate) fn remove(&self, hostname: &str, version: u64) {
-        let tombstone = Tombstone { hostname: name(hostname), version: SiteVersion(version), removed_at: now() };
+        let tombstone = Tombstone { hostname: name(hostname), version: SiteVersion(version), removed_at: now(), suspended: None };
         let bytes = SiteObject::Removed(tombstone).to_bytes().unwrap();
         self.enter(hostname, None, version, &bytes);
         self.write(&site_object(&name(hostname)), &bytes);

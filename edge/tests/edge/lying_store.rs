@@ -188,7 +188,8 @@ impl Stand {
                 self.version += 1;
                 let version = self.version;
                 let publish = |setup: &Setup| {
-                    let tombstone = Tombstone { hostname: name(SHOP), version: SiteVersion(version), removed_at: 1_700_000_000 };
+                    let tombstone =
+                        Tombstone { hostname: name(SHOP), version: SiteVersion(version), removed_at: 1_700_000_000, suspended: None };
                     setup.bucket.write(&site_object(&name(SHOP)), &SiteObject::Removed(tombstone).to_bytes().unwrap());
                     setup.bucket.enter(SHOP, Some("acme"), version, b"not removed");
                 };

@@ -57,7 +57,7 @@ pub(crate) async fn project(table: &dyn DomainTable, claim: &Claim, now: Timesta
         None => None,
     };
     if let Some(version) = owners_claim.as_ref().and_then(Claim::taken_down_at) {
-        let tombstone = Tombstone { hostname: hostname.clone(), version, removed_at: now.as_second() };
+        let tombstone = Tombstone { hostname: hostname.clone(), version, removed_at: now.as_second(), suspended: owner.tenant };
         return site(SiteObject::Removed(tombstone));
     }
     let object = match owners_claim {
@@ -76,7 +76,7 @@ fn site(object: SiteObject) -> Result<Projection, StepFailure> {
 }
 
 fn tombstone(owner: &Owner, now: Timestamp) -> Tombstone {
-    Tombstone { hostname: owner.hostname.clone(), version: owner.site_version, removed_at: now.as_second() }
+    Tombstone { hostname: owner.hostname.clone(), version: owner.site_version, removed_at: now.as_second(), suspended: None }
 }
 
 async fn bundle(table: &dyn DomainTable, hostname: &Hostname, version: SiteVersion) -> Result<Bundle, StepFailure> {

@@ -5,7 +5,7 @@
 //!
 //! Two promises decide it. **Nothing is issued again**: a certificate that the bucket shows and the backup does not know is taken over with
 //! its sealed key, and an order under way keeps its URL, so that the CA is asked what became of it. **Nothing comes back**: a name that the
-//! bucket shows as gone stays gone, and one of which no trace is left is suspended until a look finds its records once more.
+//! bucket shows as gone stays gone, one that it shows as suspended stays so, and one of which no trace is left is suspended until a look finds its records once more.
 
 use jiff::Timestamp;
 
@@ -25,6 +25,8 @@ pub enum Shown {
     Gone {
         /// Since this version.
         version: SiteVersion,
+        /// Whose it is, where it is only suspended.
+        suspended: Option<TenantId>,
     },
     /// It was served, but its certificate does not read any more.
     Lost {
@@ -57,7 +59,7 @@ impl Shown {
     pub fn version(&self) -> SiteVersion {
         match self {
             Self::Site(site) => site.version,
-            Self::Gone { version } | Self::Lost { version } => *version,
+            Self::Gone { version, .. } | Self::Lost { version } => *version,
         }
     }
 }
@@ -77,7 +79,10 @@ pub fn restore(
     let known = owner.map_or(SiteVersion(0), |owner| owner.site_version);
     let mut change = match shown {
         Some(Shown::Site(site)) if site.version > known => adopt(hostname, owner, claims, site, now),
-        Some(Shown::Gone { version }) if *version > known => end_all(hostname, owner, claims, *version, now),
+        Some(Shown::Gone { version, suspended }) if *version > known => {
+            let kept = suspended.as_ref().and_then(|tenant| keep_suspended(owner, claims, tenant, *version, taken_at, now));
+            kept.unwrap_or_else(|| end_all(hostname, owner, claims, *version, now))
+        }
         Some(Shown::Lost { version }) => {
             let mut change = withhold(owner, claims, taken_at, now).unwrap_or_default();
             if *version > known {
@@ -220,6 +225,33 @@ fn end_all(hostname: &Hostname, owner: Option<&Owner>, claims: &[Claim], version
     }
     change.owner = Some(owner_at(owner, hostname, None, version));
     change
+}
+
+/// The bucket shows that the name was suspended after the backup: it stays so, with the certificate that the backup has. `None` where the
+/// backup has none, or has another's: then there is nothing that could come back into service.
+fn keep_suspended(
+    owner: Option<&Owner>,
+    claims: &[Claim],
+    tenant: &TenantId,
+    version: SiteVersion,
+    taken_at: Timestamp,
+    now: Timestamp,
+) -> Option<Change> {
+    let claim = owned(owner, claims).filter(|claim| claim.key.tenant == *tenant)?;
+    let mut state = claim.state.clone();
+    let State::Active { publication, .. } = &mut state else { return None };
+    *publication = Publication::Done { version, at: now };
+    let known = claim.suspension.clone().filter(|known| !known.ends_when_seen);
+    let suspension = known.unwrap_or_else(|| Suspension {
+        since: now,
+        reason: format!("suspended after the backup of {taken_at}, which does not say why"),
+        site_version: None,
+        ends_when_seen: false,
+    });
+    let mut change = rewrite(claim, state, claim.problem.clone(), claim.last_look.clone(), now, Some("suspended"));
+    change.claims[0].item.suspension = Some(Suspension { site_version: Some(version), ..suspension });
+    change.owner = Some(owner_at(owner, &claim.key.hostname, Some(tenant.clone()), version));
+    Some(change)
 }
 
 fn is_removed(claim: &Claim) -> bool {
