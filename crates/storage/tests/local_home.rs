@@ -15,8 +15,8 @@ use std::{
 };
 
 use domains::{
-    AnswerZone, BundleBucket, Callers, Change, Claim, Clock, CommitError, Dispatch, Documents, DomainTable, Issuance, Listings, Marks,
-    ObjectCondition, Proof, Put, SiteVersion, State, Step, StepQueue, StoreError, SystemClock,
+    AnswerZone, BundleBucket, Caller, Callers, Change, Claim, Clock, CommitError, Dispatch, Documents, DomainTable, Issuance, Listings,
+    Marks, ObjectCondition, Proof, Put, Role, SiteVersion, State, Step, StepQueue, StoreError, SystemClock, TenantId,
     webhooks::{PROGRESS_KIND, Progress},
 };
 use rusqlite::{Connection, params};
@@ -603,6 +603,9 @@ async fn a_backup_taken_beside_a_home_in_use_is_of_one_moment_and_makes_a_store_
     }
     let told = Progress { sequence: 7, passed: 3, ..Progress::default() };
     let told_before = home.put_document(PROGRESS_KIND, "hook", &serde_json::to_string(&told).unwrap(), None).await.unwrap();
+    let (operator, tenant) = ("ab".repeat(32), "cd".repeat(32));
+    home.admit(&operator, &Caller { role: Role::Operator, tenant: None }).await.unwrap();
+    home.admit(&tenant, &Caller { role: Role::Tenant, tenant: Some(TenantId::parse("brand").unwrap()) }).await.unwrap();
     let secret = [("keys/seal.json".to_owned(), b"secret".to_vec())];
     let facts = back_up(&folder, &file, "1.2.3", &secret, stand.now()).unwrap();
     assert_eq!((facts.taken_at, facts.files), (stand.now(), vec!["keys/seal.json".to_owned()]));
@@ -624,6 +627,8 @@ async fn a_backup_taken_beside_a_home_in_use_is_of_one_moment_and_makes_a_store_
     assert!(!is_under_way(&other).unwrap());
     let home = stand.open(&other);
     assert_eq!(home.claims(None, None, None, 100).await.unwrap().items.len(), 50, "as of that moment");
+    assert!(home.caller(&operator).await.unwrap().is_none(), "the operator's key of before is not admitted by the backup");
+    assert!(home.caller(&tenant).await.unwrap().is_some());
     assert!(home.next_batch(10, Duration::ZERO).await.unwrap().is_empty(), "what was to be routed then is found by what is due");
     // Numbers go on where none was ever given out.
     home.commit(&created(claim(key(51), 1, stand.now()))).await.unwrap();
