@@ -73,6 +73,8 @@ async fn a_restored_backup_issues_nothing_again_and_brings_nothing_back() {
     for name in ["keep.brand.test", "gone.brand.test"] {
         machine.served(name, PATIENCE).await;
     }
+    let hook = machine.done(&["--json", "webhooks", "add", "https://hooks.brand.test/"]).await["id"].as_str().unwrap().to_owned();
+    let ask = machine.done(&["--json", "ask"]).await["path"].clone();
     let backup = machine.folder().join("backup");
     let file = backup.to_str().unwrap();
     machine.done(&["--json", "backup", "--with-keys", "--to", file]).await;
@@ -97,7 +99,11 @@ async fn a_restored_backup_issues_nothing_again_and_brings_nothing_back() {
     assert_eq!(told["taken_over"], serde_json::json!(["late.brand.test"]), "{told}");
     assert_eq!(told["gone"], serde_json::json!(["gone.brand.test"]), "{told}");
     assert_eq!(told["withheld"], serde_json::json!([]), "{told}");
+    assert_eq!(told["paused_webhooks"], serde_json::json!([{ "id": hook, "url": "https://hooks.brand.test/" }]), "{told}");
     machine.serve().await;
+    let shown = machine.done(&["--json", "webhooks", "show", &hook]).await;
+    assert!(shown["disabled"]["why"].as_str().is_some_and(|why| why.contains("webhooks redeliver")), "{shown}");
+    assert_eq!(machine.done(&["--json", "ask"]).await["path"], ask, "a Caddy that asks goes on");
     assert_eq!(machine.served("late.brand.test", PATIENCE).await.serial, late);
     assert_eq!(machine.served("keep.brand.test", PATIENCE).await.serial, keep);
     settled(&machine, &["late.brand.test", "keep.brand.test"]).await;
@@ -110,7 +116,9 @@ async fn a_restored_backup_issues_nothing_again_and_brings_nothing_back() {
     std::fs::remove_dir_all(machine.data()).unwrap();
     let removed = machine.folder().join("removed");
     std::fs::write(&removed, "gone.brand.test\n").unwrap();
-    let told = machine.done(&["--json", "restore", "--from", file, "--removed", removed.to_str().unwrap()]).await;
+    let removed = removed.to_str().unwrap();
+    let told = machine.done(&["--json", "restore", "--from", file, "--removed", removed, "--keep-webhooks", "--new-ask-secret"]).await;
+    assert_eq!(told["paused_webhooks"], serde_json::json!([]), "{told}");
     assert_eq!(
         (told["gone"].clone(), told["withheld"].clone()),
         (serde_json::json!(["gone.brand.test"]), serde_json::json!(["keep.brand.test"])),
@@ -119,6 +127,8 @@ async fn a_restored_backup_issues_nothing_again_and_brings_nothing_back() {
     // What leads elsewhere by now is not served before it leads here again.
     machine.lead_elsewhere("keep.brand.test").await;
     machine.serve().await;
+    assert!(machine.done(&["--json", "webhooks", "show", &hook]).await["disabled"].is_null());
+    assert_ne!(machine.done(&["--json", "ask"]).await["path"], ask);
     until("the look that finds it elsewhere", PATIENCE, async || {
         let domain = machine.domain("keep.brand.test").await;
         (!domain["problem"].is_null()).then_some(())

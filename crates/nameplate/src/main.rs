@@ -88,14 +88,7 @@ enum Command {
         with_keys: bool,
     },
     /// Makes a store from a backup, in a data folder that has none; what the bucket shows is newer and wins.
-    Restore {
-        /// The backup.
-        #[arg(long, value_name = "FILE")]
-        from: PathBuf,
-        /// Hostnames that were removed after the backup, one a line, for when the bucket is lost as well.
-        #[arg(long, value_name = "FILE")]
-        removed: Option<PathBuf>,
-    },
+    Restore(backup::RestoreCommand),
     /// Registers, shows and removes domains.
     #[command(subcommand)]
     Domains(domain::DomainCommand),
@@ -166,7 +159,7 @@ async fn run(arguments: Arguments, sockets: Sockets, screen: &Screen) -> Result<
             screen.text(Config::documentation(program).trim_end());
             return Ok(());
         }
-        Command::Serve | Command::Setup { .. } | Command::Backup { .. } | Command::Restore { .. } => Program::Serve,
+        Command::Serve | Command::Setup { .. } | Command::Backup { .. } | Command::Restore(_) => Program::Serve,
         // They forecast by what the file says of the CA, and a file of `serve` may leave its CA to the default.
         Command::Plan { .. } | Command::Import(_) if read_config(Program::Serve, arguments.config.clone()).is_ok() => Program::Serve,
         _ => Program::Dev,
@@ -175,7 +168,7 @@ async fn run(arguments: Arguments, sockets: Sockets, screen: &Screen) -> Result<
     match arguments.command {
         Command::Serve => serve_until_told(&config, sockets, screen).await,
         Command::Backup { to, with_keys } => backup::take(&config, &to, with_keys, screen),
-        Command::Restore { from, removed } => backup::restore(&config, &from, removed.as_deref(), screen).await,
+        Command::Restore(command) => backup::restore(&config, &command, screen).await,
         Command::Setup { agree_tos } => setup::run(&config, agree_tos, screen).await,
         Command::Dev => develop(&config, screen).await,
         Command::Domains(command) => domain::run(command, &config, screen).await,
