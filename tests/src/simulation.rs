@@ -14,13 +14,15 @@ pub mod recorder;
 mod served;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    fs,
     path::Path,
     sync::{Arc, LazyLock, Mutex, MutexGuard},
     time::Duration,
 };
 
-use bundles::{Digest, IndexShard, SealKeyPair, SealPublicKey, SiteObject, index_object, site_object};
+use backups::{Restore, Restored};
+use bundles::{Digest, IndexShard, SealKeyPair, SealKeys, SealPublicKey, SiteObject, index_object, site_object};
 use bytes::Bytes;
 use domains::{
     BundleBucket, Caller, Callers, Claim, Clock, HandClock, Hostname, HostnamePolicy, IssuancePolicy, Listings, LookSchedule, Role,
@@ -34,7 +36,7 @@ use register_domain::{Api, Memory, Pace, SystemEntropy, key_sha256};
 use route_changes::RouteChanges;
 use schedule_renewals::{EdgeKeys, ScheduleRenewals, Tick};
 use serde_json::{Value, json};
-use storage::local::{Chaos, LocalConfig, LocalHome};
+use storage::local::{Chaos, LocalConfig, LocalHome, back_up};
 use tempfile::TempDir;
 use verify_ownership::VerifyOwnership;
 
@@ -92,7 +94,19 @@ pub struct Simulation {
     pub grain: Duration,
     api: Api,
     next_tick: Timestamp,
-    _folder: TempDir,
+    seed: u64,
+    seal_pair: Arc<SealKeyPair>,
+    held_to: Option<(CaLimits, usize)>,
+    folder: TempDir,
+}
+
+/// What is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The store; the bucket is there.
+    Store,
+    /// Everything on the machine.
+    Machine,
 }
 
 impl Simulation {
@@ -108,41 +122,16 @@ impl Simulation {
 
     async fn build(what: &str, lifetime: Duration, has_windows: bool) -> Self {
         let seed = Chance::seeded(what).bits();
-        let folder = if Path::new(MEMORY).is_dir() { TempDir::new_in(MEMORY) } else { TempDir::new() }.unwrap();
+        let folder = in_memory();
         let clock = Arc::new(HandClock::starting_at(BEGINNING.parse().unwrap()));
-        let mut config = LocalConfig::new(folder.path(), clock.clone() as Arc<dyn Clock>);
-        config.chaos = Some(Chaos::seeded(seed));
-        let home = LocalHome::open(config).unwrap();
-        home.admit(&key_sha256(KEY), &Caller { role: Role::Operator, tenant: None }).await.unwrap();
+        let home = open(folder.path(), &clock, seed).await;
         let dns = Arc::new(SimulatedDns::default());
-        let ca = Arc::new(SimulatedCa::new(clock.clone(), SealKeyPair::generate().unwrap().public().clone(), lifetime, has_windows));
-        let zone = ZoneSettings {
-            zone: Hostname::parse_name("edge.saas.net").unwrap(),
-            txt_prefix: "_nameplate".into(),
-            edge_addresses: vec!["192.0.2.10".parse().unwrap()],
-            issuers: Vec::new(),
-        };
-        let looks = LookSchedule::default();
-        let api = Api {
-            table: Arc::new(home.clone()),
-            listings: Arc::new(home.clone()),
-            events: Arc::new(home.clone()),
-            documents: Arc::new(home.clone()),
-            callers: Arc::new(home.clone()),
-            limits: Arc::new(home.clone()),
-            ca_limits: vec![CaLimits::none("ca.simulated.test")],
-            policy: HostnamePolicy::default(),
-            zone: zone.clone(),
-            origins: BTreeSet::new(),
-            looks,
-            pace: Pace::default(),
-            clock: clock.clone(),
-            entropy: Arc::new(SystemEntropy),
-            memory: Memory::default(),
-        };
+        let seal_pair = Arc::new(SealKeyPair::generate().unwrap());
+        let ca = Arc::new(SimulatedCa::new(clock.clone(), seal_pair.public().clone(), lifetime, has_windows));
+        let api = api_over(&home, &clock);
         let front = Arc::new(Front::of(home.clone(), seed));
         let recorder = Arc::new(Recorder::over(front.clone()));
-        let pipeline = pipeline(&front, &recorder, &dns, &ca, &clock, zone, looks);
+        let pipeline = pipeline(&front, &recorder, &dns, &ca, &clock, zone(), LookSchedule::default());
         let next_tick = later(clock.now(), TICK);
         Self {
             clock,
@@ -158,8 +147,62 @@ impl Simulation {
             grain: Duration::ZERO,
             api,
             next_tick,
-            _folder: folder,
+            seed,
+            seal_pair,
+            held_to: None,
+            folder,
         }
+    }
+
+    /// Takes a backup, as the command does.
+    pub fn back_up(&self, to: &Path) {
+        back_up(self.folder.path(), to, "simulation", &[], self.clock.now()).unwrap();
+    }
+
+    /// Loses the store, or everything, makes it again from a backup as the command does, and serves from then on. CA and DNS remember.
+    pub async fn lose_and_restore(&mut self, loss: Loss, from: &Path, removed: &[String], suspended: &[String]) -> Restored {
+        self.home.close().await.unwrap();
+        let named = |names: &[String]| names.iter().map(|name| Hostname::parse_name(name).unwrap()).collect::<BTreeSet<_>>();
+        let (removed, suspended) = (named(removed), named(suspended));
+        let served = match loss {
+            Loss::Store => {
+                for ending in ["", "-wal", "-shm"] {
+                    let _ = fs::remove_file(self.folder.path().join(format!("home.sqlite3{ending}")));
+                }
+                self.front.served.clone()
+            }
+            Loss::Machine => {
+                self.folder = in_memory();
+                Arc::default()
+            }
+        };
+        let mut seal_keys = SealKeys::default();
+        seal_keys.insert(SealKeyPair::from_json(&self.seal_pair.to_json()).unwrap());
+        let limits = self.held_to.as_ref().map(|(limits, _)| limits.clone());
+        let asked = Restore {
+            from,
+            home: self.folder.path(),
+            edge_cache: None,
+            seal_keys: &seal_keys,
+            removed: &removed,
+            suspended: &suspended,
+            limits: limits.as_slice(),
+            keep_webhooks: false,
+            new_ask_secret: false,
+            clock: self.clock.clone(),
+        };
+        let restored = backups::restore(&asked).await.unwrap();
+        self.home = open(self.folder.path(), &self.clock, self.seed).await;
+        self.api = api_over(&self.home, &self.clock);
+        let mut front = Front::of(self.home.clone(), self.seed);
+        front.served = served;
+        self.front = Arc::new(front);
+        self.recorder = Arc::new(Recorder::over(self.front.clone()));
+        self.pipeline = pipeline(&self.front, &self.recorder, &self.dns, &self.ca, &self.clock, zone(), LookSchedule::default());
+        if let Some((limits, workers)) = self.held_to.take() {
+            self.work_under(&limits, workers);
+        }
+        restored
     }
 
     /// Has so many workers, each holding itself to these limits; the CA holds all of them to its own.
@@ -176,6 +219,7 @@ impl Simulation {
             worker.issue.ca_limits = limits.clone();
         }
         self.api.ca_limits = vec![limits.clone()];
+        self.held_to = Some((limits.clone(), workers));
     }
 
     /// Asks the API as the operator.
@@ -185,6 +229,11 @@ impl Simulation {
         let answer = self.api.handle(request.body(Bytes::from(body)).unwrap()).await;
         assert!(answer.status().is_success(), "{path}: {} {:?}", answer.status(), answer.body());
         serde_json::from_slice(answer.body()).unwrap()
+    }
+
+    /// Works on the open imports, as their schedule does; says how many lines were taken.
+    pub async fn work_imports(&self) -> usize {
+        self.api.work_imports(Duration::from_secs(60)).await.unwrap().lines
     }
 
     /// Registers a hostname and does what its customer is asked to do.
@@ -296,12 +345,71 @@ impl Simulation {
         count
     }
 
+    /// What the index names, read as a new edge reads it: each name with its version, and whose it is where it is served.
+    pub async fn edge_view(&self) -> BTreeMap<String, (u64, Option<String>)> {
+        let mut view = BTreeMap::new();
+        for shard in 0..=u8::MAX {
+            let Some((bytes, _)) = self.home.get(&index_object(shard)).await.unwrap() else { continue };
+            for (hostname, entry) in IndexShard::from_bytes(&bytes).unwrap().entries {
+                let (bytes, _) = self.home.get(&site_object(&hostname)).await.unwrap().unwrap();
+                let tenant = match SiteObject::from_bytes(&bytes).unwrap() {
+                    SiteObject::Present(bundle) if !entry.is_tombstone() => Some(bundle.tenant.to_string()),
+                    _ => None,
+                };
+                view.insert(hostname.to_string(), (entry.version.0, tenant));
+            }
+        }
+        view
+    }
+
     /// Never backwards; the clock counts whole milliseconds, the home's times do not.
     fn move_to(&self, at: Timestamp) {
         let ahead = at.as_microsecond().saturating_sub(self.clock.now().as_microsecond());
         self.clock.advance(Duration::from_millis(u64::try_from(ahead).unwrap_or(0).div_ceil(1_000)));
         self.home.time_has_moved();
         locked(&self.front.served).at(self.clock.now());
+    }
+}
+
+fn in_memory() -> TempDir {
+    if Path::new(MEMORY).is_dir() { TempDir::new_in(MEMORY) } else { TempDir::new() }.unwrap()
+}
+
+/// Opens the home that duplicates, reorders and delays, and admits the operator, as the product does when it starts.
+async fn open(folder: &Path, clock: &Arc<HandClock>, seed: u64) -> LocalHome {
+    let mut config = LocalConfig::new(folder, clock.clone() as Arc<dyn Clock>);
+    config.chaos = Some(Chaos::seeded(seed));
+    let home = LocalHome::open(config).unwrap();
+    home.admit(&key_sha256(KEY), &Caller { role: Role::Operator, tenant: None }).await.unwrap();
+    home
+}
+
+fn zone() -> ZoneSettings {
+    ZoneSettings {
+        zone: Hostname::parse_name("edge.saas.net").unwrap(),
+        txt_prefix: "_nameplate".into(),
+        edge_addresses: vec!["192.0.2.10".parse().unwrap()],
+        issuers: Vec::new(),
+    }
+}
+
+fn api_over(home: &LocalHome, clock: &Arc<HandClock>) -> Api {
+    Api {
+        table: Arc::new(home.clone()),
+        listings: Arc::new(home.clone()),
+        events: Arc::new(home.clone()),
+        documents: Arc::new(home.clone()),
+        callers: Arc::new(home.clone()),
+        limits: Arc::new(home.clone()),
+        ca_limits: vec![CaLimits::none("ca.simulated.test")],
+        policy: HostnamePolicy::default(),
+        zone: zone(),
+        origins: BTreeSet::new(),
+        looks: LookSchedule::default(),
+        pace: Pace::default(),
+        clock: clock.clone(),
+        entropy: Arc::new(SystemEntropy),
+        memory: Memory::default(),
     }
 }
 

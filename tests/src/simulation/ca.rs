@@ -51,6 +51,8 @@ struct Book {
     crashes: u64,
     crashed: BTreeSet<u64>,
     open: BTreeMap<String, u64>,
+    keeps_open: bool,
+    done: BTreeMap<u64, Timestamp>,
     orders: u64,
     polls: u64,
     issued: BTreeMap<String, Vec<(Timestamp, Timestamp)>>,
@@ -93,6 +95,11 @@ impl SimulatedCa {
     /// Never can prove this name from now on.
     pub fn fail(&self, hostname: &str) {
         locked(&self.book).unprovable.insert(hostname.to_owned());
+    }
+
+    /// Takes orders and finalizes none, or finalizes them again.
+    pub fn keep_orders_open(&self, keeps_open: bool) {
+        locked(&self.book).keeps_open = keeps_open;
     }
 
     /// Of 100 orders, how many end their worker before it hears that the order was made.
@@ -154,6 +161,10 @@ impl SimulatedCa {
         Ok(())
     }
 
+    fn ari_id(&self, serial: u64) -> Option<String> {
+        self.has_windows.then(|| serial.to_string())
+    }
+
     fn sign(&self, attempt: &Attempt, not_before: Timestamp, not_after: Timestamp, serial: u64) -> String {
         let csr = BASE64_STANDARD.decode(&attempt.csr).expect("the CSR that was stored");
         let mut csr = CertificateSigningRequestParams::from_der(&csr.into()).expect("a CSR");
@@ -211,7 +222,16 @@ impl Issuer for SimulatedCa {
     async fn complete(&self, hostname: &Hostname, order_url: &str, attempt: &Attempt) -> Result<Issued, IssueError> {
         self.unless_down()?;
         let serial: u64 = order_url.rsplit('/').next().and_then(|number| number.parse().ok()).expect("an order of ours");
+        if locked(&self.book).keeps_open {
+            return Err(IssueError::Unavailable { retry_after: Some(BUSY_FOR), detail: "the order is processing".into() });
+        }
         locked(&self.book).open.remove(hostname.as_str());
+        // An order that was finalized has its certificate for whoever asks again, with the key of its CSR.
+        if let Some(not_before) = locked(&self.book).done.get(&serial).copied() {
+            let not_after = later(not_before, self.lifetime);
+            let chain = self.sign(attempt, not_before, not_after, serial);
+            return Ok(Issued { chain, serial: format!("{serial:x}"), not_before, not_after, ari_id: self.ari_id(serial) });
+        }
         let is_shown = !locked(&self.book).unprovable.contains(hostname.as_str());
         {
             let (limits, used) = &mut *locked(&self.limits);
@@ -229,9 +249,11 @@ impl Issuer for SimulatedCa {
         locked(&self.book).issued.entry(hostname.to_string()).or_default().push((not_before, not_after));
         let ideal = self.lifetime / 3 * 2;
         let window = (later(not_before, ideal - self.lifetime / 100), later(not_before, ideal + self.lifetime / 100));
-        locked(&self.book).windows.insert(serial, window);
-        let ari_id = self.has_windows.then(|| serial.to_string());
-        Ok(Issued { chain, serial: format!("{serial:x}"), not_before, not_after, ari_id })
+        let mut book = locked(&self.book);
+        book.windows.insert(serial, window);
+        book.done.insert(serial, not_before);
+        drop(book);
+        Ok(Issued { chain, serial: format!("{serial:x}"), not_before, not_after, ari_id: self.ari_id(serial) })
     }
 
     async fn renewal_window(&self, _: CaChoice, ari_id: &str) -> Result<Option<RenewalWindow>, IssueError> {

@@ -23,6 +23,11 @@ impl SimulatedDns {
         locked(&self.cnames).insert(hostname.to_owned(), target.to_owned());
     }
 
+    /// Takes a hostname's record away.
+    pub fn forget(&self, hostname: &str) {
+        locked(&self.cnames).remove(hostname);
+    }
+
     /// How often each hostname was looked at since this was asked last.
     pub fn take_looks(&self) -> BTreeMap<String, u32> {
         std::mem::take(&mut *locked(&self.looks))
