@@ -6,7 +6,9 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::ErrorKind,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -101,8 +103,8 @@ pub(crate) async fn restore(config: &Config, command: &RestoreCommand, screen: &
     let failed = |error: &dyn std::fmt::Display| {
         Failure::failed(error.to_string(), "nothing is served from this folder until `nameplate restore` has ended well")
     };
-    let (_, secrets) =
-        read_backup(&command.from).map_err(|error| Failure::failed(error.to_string(), "name a file that `nameplate backup` wrote"))?;
+    refuse_a_stranger(&config.data)?;
+    let (_, secrets) = read_backup(&command.from).map_err(|error| Failure::failed(error.to_string(), what_helps_to_read(&error)))?;
     let removed = command.removed.as_deref().map(read_names).transpose()?.unwrap_or_default();
     let suspended = command.suspended.as_deref().map(read_names).transpose()?.unwrap_or_default();
     files::make_private_folder(&config.data).map_err(|error| failed(&error))?;
@@ -130,6 +132,29 @@ pub(crate) async fn restore(config: &Config, command: &RestoreCommand, screen: &
     let made = backups::restore(&asked).await.map_err(|error| Failure::failed(telemetry::error_chain(&error), error.what_helps()))?;
     show(&made, screen);
     Ok(())
+}
+
+/// What is made as somebody else, by root in a hurry say, the product cannot open.
+fn refuse_a_stranger(data: &Path) -> Result<(), Failure> {
+    let Ok(about) = fs::metadata(data) else { return Ok(()) };
+    let (owner, ours) = (about.uid(), rustix::process::geteuid().as_raw());
+    if owner == ours {
+        return Ok(());
+    }
+    Err(Failure::failed(
+        format!("{} belongs to the user {owner}, and this runs as {ours}", data.display()),
+        "run this as the user that serves: sudo -u nameplate nameplate restore …",
+    ))
+}
+
+/// What the operator does about a backup that does not read.
+fn what_helps_to_read(error: &BackupError) -> &'static str {
+    match error {
+        BackupError::File { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            "give it to the user that serves: install -m 600 -o nameplate -g nameplate FILE /var/backups/nameplate/"
+        }
+        _ => "name a file that `nameplate backup` wrote",
+    }
 }
 
 fn limits(config: &Config) -> Vec<CaLimits> {
@@ -233,6 +258,7 @@ mod tests {
         let file = |kind: ErrorKind| BackupError::File { path: "/var/backups/nameplate.1".into(), source: kind.into() };
         assert!(what_helps(&file(ErrorKind::PermissionDenied)).contains("/var/backups/nameplate"));
         assert!(what_helps(&file(ErrorKind::NotFound)).contains("folder that is there"));
+        assert!(what_helps_to_read(&file(ErrorKind::PermissionDenied)).contains("-o nameplate"));
         assert!(what_helps(&BackupError::InTheWay("/x".into())).contains("not there yet"));
     }
 }

@@ -55,3 +55,22 @@ fn wrong_arguments_end_with_2_and_the_configuration_prints_every_key() {
     let output = nameplate(folder.path(), &["dns", "list"], &[]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_restore_as_somebody_else_is_refused_before_it_makes_what_the_product_cannot_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("var");
+    std::fs::create_dir(&data).unwrap();
+    // Only root can give a folder away; whoever runs this as another cannot meet the case.
+    if std::os::unix::fs::chown(&data, Some(65_534), None).is_err() {
+        return;
+    }
+    let config =
+        format!("data = {data:?}\norigin = \"http://127.0.0.1:3000\"\n[zone]\nname = \"edge.saas.net\"\naddresses = \"192.0.2.1\"\n");
+    std::fs::write(folder.path().join("nameplate.toml"), config).unwrap();
+    let output = nameplate(folder.path(), &["restore", "--from", "backup"], &[]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("65534") && said.contains("sudo -u nameplate"), "{said}");
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "nothing was made");
+}
