@@ -95,6 +95,9 @@ async fn a_restored_backup_issues_nothing_again_and_brings_nothing_back() {
     for ending in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(home.join(format!("home.sqlite3{ending}")));
     }
+    let report: Value = serde_json::from_slice(&machine.run(&["--json", "doctor"]).await.stdout).unwrap();
+    let lost = |check: &String| check.contains("the bucket serves 2 names, and the store knows 0");
+    assert!(verdicts(&report, "failed").iter().any(lost), "a lost store goes unnoticed: {report}");
     let told = machine.done(&["--json", "restore", "--from", file]).await;
     assert_eq!(told["taken_over"], serde_json::json!(["late.brand.test"]), "{told}");
     assert_eq!(told["gone"], serde_json::json!(["gone.brand.test"]), "{told}");

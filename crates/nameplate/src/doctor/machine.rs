@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bundles::IndexShard;
 use domains::{Clock, Timestamp};
 use issuers::acme::CaDirectory;
 use storage::local::vitals;
@@ -214,6 +215,21 @@ async fn challenge(at: SocketAddr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
+/// A store that was lost is made anew by the next start, and the edge goes on serving from the bucket: nobody notices before certificates end.
+fn forgotten(config: &Config, active: u64) -> Option<Check> {
+    let shards = std::fs::read_dir(config.data.join(HOME).join("bucket").join("index")).ok()?;
+    let read = |shard: std::io::Result<std::fs::DirEntry>| IndexShard::from_bytes(&std::fs::read(shard.ok()?.path()).ok()?).ok();
+    let listed: usize = shards.filter_map(read).map(|shard| shard.entries.values().filter(|entry| !entry.is_tombstone()).count()).sum();
+    // What is published or taken down at this moment makes no such difference.
+    (listed as u64 > active.saturating_mul(2)).then(|| {
+        Check::failed(
+            "store",
+            format!("the bucket serves {listed} names, and the store knows {active}"),
+            "was the store lost? Stop product and sockets, move the store away, and restore a backup: nothing renews these names",
+        )
+    })
+}
+
 pub(super) fn store(config: &Config, now: Timestamp, runs: bool) -> Vec<Check> {
     if let HomePlace::Aws(_) = config.home {
         return vec![Check::look(
@@ -224,10 +240,13 @@ pub(super) fn store(config: &Config, now: Timestamp, runs: bool) -> Vec<Check> {
     }
     let vitals = match vitals(&config.data.join(HOME), now) {
         Ok(Some(vitals)) => vitals,
-        Ok(None) => return vec![Check::look("store", "there is none yet", "the first start makes it")],
+        Ok(None) => {
+            return vec![forgotten(config, 0).unwrap_or_else(|| Check::look("store", "there is none yet", "the first start makes it"))];
+        }
         Err(error) => return vec![Check::failed("store", error.to_string(), "mend the disk, or restore a backup")],
     };
-    let mut checks = vec![Check::fine("store", format!("{} names are served", vitals.active))];
+    let served = Check::fine("store", format!("{} names are served", vitals.active));
+    let mut checks = vec![forgotten(config, vitals.active).unwrap_or(served)];
     let first = vitals.ending.first();
     checks.push(match first {
         None => Check::fine("certificates", "none is close to its end"),
