@@ -48,7 +48,7 @@ struct Day {
     suspended: Vec<String>,
     /// Suspended before the backup and resumed after it, and the other way round within the day.
     resumed: Vec<String>,
-    /// Registered after the backup, and served.
+    /// Registered after the backup, or without a record until then, and served.
     new: Vec<String>,
     /// Removed after the backup, and registered once more by the same tenant.
     came_back: Vec<String>,
@@ -82,7 +82,7 @@ async fn a_day_after_the_backup() -> Day {
     world.tick = Duration::from_secs(600);
     world.grain = Duration::from_secs(1);
     world.work_under(&CaLimits::lets_encrypt("ca.simulated.test"), 2);
-    let count = size(120, 800);
+    let count = size(96, 800);
     let fleet: Vec<(String, String)> = (0..count).map(|n| (format!("shop{n}.brand{}.com", n % 40), tenant_of(n))).collect();
     let mut tenants: BTreeMap<String, String> = fleet.iter().cloned().collect();
     let webhook = world.ask(Method::POST, "/v1/webhooks", Some(&json!({ "url": "https://hooks.saas.net/" }))).await["id"].clone();
@@ -102,6 +102,12 @@ async fn a_day_after_the_backup() -> Day {
     for (name, tenant) in &resumed[..2] {
         act(&world, name, tenant, "/suspend").await;
     }
+    // Registered, with no record yet.
+    let pending = ["late0.pending.com", "late1.pending.com"];
+    for name in pending {
+        world.ask(Method::POST, "/v1/domains", Some(&json!({ "hostname": name, "tenant": "t4" }))).await;
+        tenants.insert(name.to_owned(), "t4".into());
+    }
     let import: Vec<Value> = fleet[..10].iter().map(|(name, tenant)| json!({ "hostname": name, "tenant": tenant })).collect();
     let import = world.ask(Method::POST, "/v1/imports", Some(&json!({ "domains": import }))).await["id"].clone();
     world.run_for(HOUR).await;
@@ -111,7 +117,7 @@ async fn a_day_after_the_backup() -> Day {
         world.onboard(name, "t1").await;
         tenants.insert(name.clone(), "t1".into());
     }
-    world.run_for(Duration::from_secs(900)).await;
+    world.run_for(Duration::from_secs(60)).await;
     let ordered = world.claims().await;
     let has_order =
         |name: &str| ordered.iter().any(|claim| claim.key.hostname.as_str() == name && matches!(claim.state, State::Issuing { .. }));
@@ -131,7 +137,7 @@ async fn a_day_after_the_backup() -> Day {
     for name in removed.iter().chain(came_back.iter().map(|(name, _)| name)) {
         act(&world, name, &tenants[name], "").await;
     }
-    let still_pointing: Vec<String> = removed.iter().step_by(2).cloned().collect();
+    let mut still_pointing: Vec<String> = removed.iter().step_by(2).cloned().collect();
     for name in removed.iter().filter(|name| !still_pointing.contains(name)) {
         world.dns.forget(name);
     }
@@ -151,6 +157,10 @@ async fn a_day_after_the_backup() -> Day {
         world.onboard(name, "t2").await;
         tenants.insert(name.clone(), "t2".into());
     }
+    for name in pending {
+        world.onboard(name, "t4").await;
+    }
+    new.push(pending[0].to_owned());
     world.run_for(HOUR).await;
     for (name, tenant) in &resumed {
         act(&world, name, tenant, "/resume").await;
@@ -158,19 +168,23 @@ async fn a_day_after_the_backup() -> Day {
     for (name, tenant) in &came_back {
         world.onboard(name, tenant).await;
     }
-    world.run_for(21 * HOUR - Duration::from_secs(600)).await;
+    world.run_for(21 * HOUR - Duration::from_secs(60)).await;
     for (name, tenant) in &fleet[4..6] {
         act(&world, name, tenant, "").await;
         world.dns.forget(name);
         removed.push(name.clone());
     }
+    assert_eq!(world.edge_view().await[pending[1]].1.as_deref(), Some("t4"));
+    act(&world, pending[1], "t4", "").await;
+    removed.push(pending[1].to_owned());
+    still_pointing.push(pending[1].to_owned());
     world.ca.keep_orders_open(true);
     let lost: Vec<String> = (0..3).map(|n| format!("order{n}.lost.com")).collect();
     for name in &lost {
         world.onboard(name, "t3").await;
         tenants.insert(name.clone(), "t3".into());
     }
-    world.run_for(Duration::from_secs(600)).await;
+    world.run_for(Duration::from_secs(60)).await;
     world.ca.keep_orders_open(false);
     let mut before: BTreeMap<String, Timestamp> = of_backup.into_iter().map(|(name, list)| (name, list.last().unwrap().0)).collect();
     let issued = world.ca.issued();
