@@ -92,16 +92,17 @@ impl Operation {
         }
     }
 
-    /// What the edge may cost at most, as a part of what a peer does; of the best one where none is named. The parts are those of nginx 1.22.
-    pub(crate) fn aim(self) -> (f64, Option<&'static str>) {
+    /// What the edge may cost at most, as parts of what peers do; of the best one where none is named. `nginx` is Debian's own of a release
+    /// with 1.22, `nginx-sid` the newest.
+    pub(crate) fn aims(self) -> &'static [(f64, Option<&'static str>)] {
         match self {
-            Self::Handshake => (0.40, Some("nginx")),
-            Self::MlKem => (0.45, Some("nginx")),
-            Self::Resumed => (0.5, Some("nginx")),
-            Self::Http1 => (0.9, Some("nginx")),
-            Self::Http2 => (1.0, Some("h2o")),
-            Self::Large => (1.0, None),
-            Self::Unknown => (0.7, Some("nginx")),
+            Self::Handshake => &[(0.40, Some("nginx")), (0.45, Some("nginx-sid"))],
+            Self::MlKem => &[(0.45, Some("nginx-sid"))],
+            Self::Resumed => &[(0.5, Some("nginx"))],
+            Self::Http1 => &[(0.9, Some("nginx"))],
+            Self::Http2 => &[(1.0, Some("h2o"))],
+            Self::Large => &[(1.0, None)],
+            Self::Unknown => &[(0.7, Some("nginx"))],
         }
     }
 

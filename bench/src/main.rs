@@ -45,6 +45,9 @@ struct Arguments {
     /// Only these operations (all when none is named).
     #[arg(long, value_delimiter = ',')]
     operations: Vec<String>,
+    /// Another edge's program to measure beside this one, such as an earlier build.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Only these servers (all when none is named), beside the edge, which is always there.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
@@ -107,11 +110,13 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let origin = origin::start()?;
     let site = Site::make(arguments.names)?;
     let (mut running, mut missing) = (Vec::new(), Vec::new());
-    for peer in Peer::ALL
-        .into_iter()
-        .filter(|peer| arguments.peers.is_empty() || *peer == Peer::Edge || arguments.peers.iter().any(|name| name == peer.name()))
-    {
-        match runtime.block_on(peer.start(&edge, &site, origin, arguments.server_core)) {
+    for peer in Peer::ALL.into_iter().filter(|peer| match peer {
+        Peer::Edge => true,
+        Peer::Before => arguments.before.is_some(),
+        _ => arguments.peers.is_empty() || arguments.peers.iter().any(|name| name == peer.name()),
+    }) {
+        let program = arguments.before.as_ref().filter(|_| peer == Peer::Before).unwrap_or(&edge);
+        match runtime.block_on(peer.start(program, &site, origin, arguments.server_core)) {
             Ok(server) => running.push(server),
             Err(failure) if peer == Peer::Edge => return Err(failure),
             Err(failure) => missing.push(format!("{}: {failure}", peer.name())),

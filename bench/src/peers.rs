@@ -1,6 +1,7 @@
 //! The servers: each with one worker on the server's core, the same certificate, the same origin, keep-alive to it, and no request log.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -22,7 +23,11 @@ const START: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Edge,
+    /// Another build of the edge, where one is named: what a change brought shows best within one run.
+    Before,
     Nginx,
+    /// The newest of Debian, with an OpenSSL that knows X25519MLKEM768; it brings its own libraries.
+    NginxSid,
     Haproxy,
     H2o,
     Caddy,
@@ -65,22 +70,30 @@ pub(crate) fn build_edge() -> Result<PathBuf, Failure> {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 5] = [Self::Edge, Self::Nginx, Self::Haproxy, Self::H2o, Self::Caddy];
+    pub(crate) const ALL: [Self; 7] = [Self::Edge, Self::Before, Self::Nginx, Self::NginxSid, Self::Haproxy, Self::H2o, Self::Caddy];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Edge => "edge",
+            Self::Before => "before",
             Self::Nginx => "nginx",
+            Self::NginxSid => "nginx-sid",
             Self::Haproxy => "haproxy",
             Self::H2o => "h2o",
             Self::Caddy => "caddy",
         }
     }
 
+    fn is_edge(self) -> bool {
+        matches!(self, Self::Edge | Self::Before)
+    }
+
     /// Where `scripts/install-peers` puts it, or where the system has it.
     fn program(self) -> Result<PathBuf, Failure> {
         let unpacked = match self {
-            Self::Edge | Self::Nginx => "nginx/usr/sbin/nginx",
+            Self::Edge | Self::Before => return Err("it is no peer".into()),
+            Self::Nginx => "nginx/usr/sbin/nginx",
+            Self::NginxSid => "nginx-sid/usr/sbin/nginx",
             Self::Haproxy => "haproxy/usr/sbin/haproxy",
             Self::H2o => "h2o/usr/bin/h2o",
             Self::Caddy => "caddy/usr/bin/caddy",
@@ -98,10 +111,17 @@ impl Peer {
     pub(crate) async fn start(self, edge: &Path, site: &Site, origin: SocketAddr, core: usize) -> Result<Running, Failure> {
         let free_port = || Ok::<_, Failure>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
         let (port, private_port) = (free_port()?, free_port()?);
-        let program = if self == Self::Edge { std::path::absolute(edge)? } else { self.program()? };
+        let program = if self.is_edge() { std::path::absolute(edge)? } else { self.program()? };
         let log = File::create(site.path(&format!("{}.log", self.name())))?;
         let mut command = Command::new("taskset");
-        command.arg("-c").arg(core.to_string()).arg(&program).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .arg("-c")
+            .arg(core.to_string())
+            .args(self.loader(&program))
+            .arg(&program)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         self.configure(&mut command, site, origin, port, private_port)?;
         let child = command.spawn().map_err(|error| format!("taskset (util-linux) cannot start it: {error}"))?;
         let version = self.version(&program);
@@ -109,7 +129,7 @@ impl Peer {
         let (began, mut load) = (Instant::now(), Load::new(site, running.address, Operation::Handshake));
         loop {
             let served = load.run(Duration::from_millis(1)).await;
-            let Err(error) = served.and_then(|_| if self == Self::Edge { has_all_names(private_port) } else { Ok(()) }) else {
+            let Err(error) = served.and_then(|_| if self.is_edge() { has_all_names(private_port) } else { Ok(()) }) else {
                 return Ok(running);
             };
             let ended = running.child.try_wait()?;
@@ -122,14 +142,31 @@ impl Peer {
         }
     }
 
+    /// What starts a program with the C library unpacked beside it, where it is too new for this system's.
+    fn loader(self, program: &Path) -> Vec<OsString> {
+        if self != Self::NginxSid {
+            return Vec::new();
+        }
+        let beside = program.ancestors().nth(3).map(library_folders).unwrap_or_default();
+        let names = ["ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
+        let loader = beside.iter().flat_map(|folder| names.map(|name| folder.join(name))).find(|loader| loader.exists());
+        let paths = std::env::join_paths(&beside).unwrap_or_default();
+        loader.map_or_else(Vec::new, |loader| vec![loader.into(), "--library-path".into(), paths])
+    }
+
     fn version(self, program: &Path) -> String {
         let flag = match self {
             Self::Edge => return format!("{} (this tree)", env!("CARGO_PKG_VERSION")),
+            Self::Before => return program.display().to_string(),
             Self::Caddy => "version",
             _ => "-v",
         };
-        let mut command = Command::new(program);
-        libraries(&mut command, program);
+        let loaded: Vec<OsString> = self.loader(program).into_iter().chain([program.as_os_str().to_owned()]).collect();
+        let mut command = Command::new(&loaded[0]);
+        command.args(&loaded[1..]);
+        if self != Self::NginxSid {
+            libraries(&mut command, program);
+        }
         let said = command.arg(flag).output().map(|said| [said.stdout, said.stderr].concat()).unwrap_or_default();
         let said = String::from_utf8_lossy(&said).into_owned();
         let number = |word: &&str| word.trim_start_matches(['v', 'n', 'g', 'i', 'x', '/']).starts_with(|c: char| c.is_ascii_digit());
@@ -139,33 +176,37 @@ impl Peer {
     fn configure(self, command: &mut Command, site: &Site, origin: SocketAddr, port: u16, private_port: u16) -> Result<(), Failure> {
         let path = |file: &str| site.path(file).display().to_string();
         match self {
-            Self::Edge => {
+            Self::Edge | Self::Before => {
                 // The defaults, all of them: no limit is lifted.
                 command
                     .env("EDGE_HTTPS_LISTEN", format!("127.0.0.1:{port}"))
                     .env("EDGE_HTTP_LISTEN", "127.0.0.1:0")
                     .env("EDGE_PRIVATE_LISTEN", format!("127.0.0.1:{private_port}"))
                     .env("EDGE_ORIGIN", origin.to_string())
-                    .env("EDGE_CACHE_DIR", site.path("cache"))
+                    .env("EDGE_CACHE_DIR", site.path(if self == Self::Edge { "cache" } else { "cache-before" }))
                     .env("EDGE_SOURCE_FOLDER", site.path("bucket"))
                     .env("EDGE_SEAL_KEYS", site.path("seal.json"));
             }
-            Self::Nginx => {
+            Self::Nginx | Self::NginxSid => {
+                // The word after `listen` is not liked any more, and its successor not yet known, by one of the two.
+                let (word, line) = if self == Self::Nginx { (" http2", "") } else { ("", "http2 on; ") };
+                let (config_file, log, pid) =
+                    (format!("{}.conf", self.name()), format!("{}.log", self.name()), format!("{}.pid", self.name()));
                 let config = format!(
                     "{user}worker_processes 1; daemon off; pid {pid}; error_log {log} error; events {{ worker_connections 4096; }}
 http {{ access_log off; client_body_temp_path {tmp}; proxy_temp_path {tmp}; fastcgi_temp_path {tmp}; uwsgi_temp_path {tmp}; scgi_temp_path {tmp};
 tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 60s; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on;
 upstream origin {{ server {origin}; keepalive 128; keepalive_requests 1000000000; }}
-server {{ listen 127.0.0.1:{port} ssl http2 default_server backlog=4096; ssl_reject_handshake on; }}
-server {{ listen 127.0.0.1:{port} ssl http2; server_name {NAME}; ssl_certificate {chain}; ssl_certificate_key {key};
+server {{ listen 127.0.0.1:{port} ssl{word} default_server backlog=4096; {line}ssl_reject_handshake on; }}
+server {{ listen 127.0.0.1:{port} ssl{word}; {line}server_name {NAME}; ssl_certificate {chain}; ssl_certificate_key {key};
 location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;
 proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto https; }} }} }}
 ",
                     user = as_root("user root; "),
-                    pid = path("nginx.pid"), log = path("nginx.log"), tmp = path("tmp"), chain = path("chain.pem"), key = path("key.pem"),
+                    pid = path(&pid), log = path(&log), tmp = path("tmp"), chain = path("chain.pem"), key = path("key.pem"),
                 );
-                site.write("nginx.conf", config.as_bytes())?;
-                command.args(["-p", &path("tmp"), "-c", &path("nginx.conf"), "-e", &path("nginx.log")]);
+                site.write(&config_file, config.as_bytes())?;
+                command.args(["-p", &path("tmp"), "-c", &path(&config_file), "-e", &path(&log)]);
             }
             Self::Haproxy => {
                 let config = format!(
@@ -265,10 +306,13 @@ fn as_root(line: &str) -> &str {
 
 /// Lets an unpacked program find the libraries unpacked beside it.
 fn libraries(command: &mut Command, program: &Path) {
-    if let Some(root) = program.ancestors().find(|folder| folder.join("usr").is_dir() && folder.components().count() > 2) {
-        let found: Vec<PathBuf> = ["x86_64-linux-gnu", "aarch64-linux-gnu"].iter().map(|arch| root.join("usr/lib").join(arch)).collect();
-        if let Ok(paths) = std::env::join_paths(found) {
-            command.env("LD_LIBRARY_PATH", paths);
-        }
+    if let Some(root) = program.ancestors().find(|folder| folder.join("usr").is_dir() && folder.components().count() > 2)
+        && let Ok(paths) = std::env::join_paths(library_folders(root))
+    {
+        command.env("LD_LIBRARY_PATH", paths);
     }
+}
+
+fn library_folders(root: &Path) -> Vec<PathBuf> {
+    ["x86_64-linux-gnu", "aarch64-linux-gnu"].iter().map(|arch| root.join("usr/lib").join(arch)).collect()
 }

@@ -72,7 +72,7 @@ impl Site {
     fn fill(&self, names: usize, ca: &CertifiedIssuer<'static, KeyPair>) -> Result<(), Failure> {
         let seal = SealKeyPair::generate()?;
         self.write("seal.json", &seal.to_json())?;
-        for part in ["bucket/index", "bucket/sites", "cache", "tmp"] {
+        for part in ["bucket/index", "bucket/sites", "cache", "cache-before", "tmp"] {
             fs::create_dir_all(self.path(part))?;
         }
         self.write("bucket/edge.json", &EdgeSettings::new(1, vec!["thumbprint".to_owned()]).to_bytes())?;
