@@ -94,6 +94,22 @@ async fn what_a_tick_costs_follows_what_is_due_in_it_however_many_names_there_ar
     }
 }
 
+#[tokio::test]
+async fn a_recall_reaches_every_name_though_no_change_is_shown_to_anybody() {
+    let count = 10;
+    let limits = CaLimits { orders: None, ..CaLimits::lets_encrypt("ca.simulated.test") };
+    let (mut world, names) = fleet("a_lost_feed", count, &limits, dev_ca::Limits { orders: None, ..dev_ca::Limits::lets_encrypt(1) }).await;
+    world.run_for(DAY).await;
+    assert_eq!(world.served(), count);
+    (world.pipeline.stream, world.tick) = (false, DAY / 48);
+    let recall = world.clock.now();
+    world.recall_everything(later(recall, REVOKED_AFTER));
+    // Each is asked for its window within half a day, and the rest follows from tick to tick.
+    world.run_for(DAY).await;
+    assert!(replaced_in(&world, &names, recall).is_some(), "what the feed lost stays lost");
+    assert_eq!(world.read_bucket().await, count);
+}
+
 fn per(work: u64, due: u64) -> f64 {
     work as f64 / due.max(1) as f64
 }

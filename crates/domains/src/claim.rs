@@ -49,6 +49,9 @@ pub struct Claim {
     pub created_at: Timestamp,
     /// When the state last changed.
     pub since: Timestamp,
+    /// When this was written, whatever it changed.
+    #[serde(default)]
+    pub written_at: Timestamp,
     /// Where the claim is on its walk.
     pub state: State,
     /// What stands in its way; never changes the state.
@@ -563,9 +566,11 @@ impl Claim {
         }
     }
 
-    /// The earliest step due, which is what the due-index holds.
+    /// The earliest step due, which is what the due-index holds: never at a moment before it was written. The timer, which has seen those
+    /// already, reads on from where it was, and would miss what a renewal window in the past or the end of a suspension brings there.
     pub fn next_step(&self) -> Option<(Step, Timestamp)> {
-        self.steps().into_iter().min_by_key(|(_, at)| *at)
+        let (step, at) = self.steps().into_iter().min_by_key(|(_, at)| *at)?;
+        Some((step, at.max(self.written_at)))
     }
 
     /// When something is looked at next; `None` only for a tombstone.

@@ -105,6 +105,7 @@ pub fn register(
         sequence: tombstone.map_or(0, |claim| claim.sequence) + 1,
         created_at: now,
         since: now,
+        written_at: now,
         state,
         problem: None,
         last_look: None,
@@ -973,7 +974,7 @@ fn rewrite(
         (None, Some(_)) => Some("problem_found"),
         (None, None) => Some("problem_cleared"),
     };
-    let mut next = Claim { version: claim.version + 1, state, problem, last_look, ..claim.clone() };
+    let mut next = Claim { version: claim.version + 1, written_at: now, state, problem, last_look, ..claim.clone() };
     if moved {
         next.since = now;
     }

@@ -259,6 +259,7 @@ impl World {
     }
 
     fn check_claim(&self, next: &Claim) {
+        assert!(next.next_look().is_none_or(|at| at >= self.now), "the timer would miss {:?}", next.next_step());
         let Some(before) = self.claims.get(&next.key.tenant) else {
             assert_eq!((next.version, next.sequence), (1, 1));
             return;

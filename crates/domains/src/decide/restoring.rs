@@ -204,6 +204,7 @@ fn made_again(hostname: &Hostname, site: &ShownSite, claim_id: &ClaimId, token: 
         sequence: 1,
         created_at: now,
         since: now,
+        written_at: now,
         state: adopted_state(hostname, None, site, now),
         problem: None,
         last_look: None,

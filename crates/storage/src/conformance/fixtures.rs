@@ -40,6 +40,7 @@ pub fn claim(key: ClaimKey, version: u64, next_look: Timestamp) -> Claim {
         sequence: version,
         created_at: next_look,
         since: next_look,
+        written_at: next_look,
         state: State::AwaitingProof { expires_at: after(next_look, Duration::from_secs(604_800)), first_proved: None, next_look },
         problem: None,
         last_look: None,
