@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domains::{Clock, State, Timestamp, ledger::CaLimits};
+use domains::{Claim, Clock, Timestamp, ledger::CaLimits};
 use http::Method;
 use serde_json::{Value, json};
 use system_tests::{
@@ -75,6 +75,12 @@ async fn act(world: &Simulation, name: &str, tenant: &str, what: &str) {
     world.ask(method, &path, body.filter(|_| what == "/suspend")).await;
 }
 
+/// Whether the claim knows of its order.
+fn is_ordered(claim: &Claim) -> bool {
+    let attempt = claim.issuance().and_then(|issuance| issuance.attempt.as_ref());
+    attempt.is_some_and(|attempt| attempt.order_url.is_some())
+}
+
 /// A fleet of two days, a backup of it, and a day on which everything happens.
 async fn a_day_after_the_backup() -> Day {
     let mut world = Simulation::new("restoring", LIFETIME).await;
@@ -117,11 +123,14 @@ async fn a_day_after_the_backup() -> Day {
         world.onboard(name, "t1").await;
         tenants.insert(name.clone(), "t1".into());
     }
-    world.run_for(Duration::from_secs(60)).await;
-    let ordered = world.claims().await;
-    let has_order =
-        |name: &str| ordered.iter().any(|claim| claim.key.hostname.as_str() == name && matches!(claim.state, State::Issuing { .. }));
-    assert!(under_way.iter().all(|name| has_order(name)), "no order is under way");
+    for minutes in 1.. {
+        world.run_for(Duration::from_secs(60)).await;
+        let claims = world.claims().await;
+        if under_way.iter().all(|name| claims.iter().any(|claim| claim.key.hostname.as_str() == name && is_ordered(claim))) {
+            break;
+        }
+        assert!(minutes < 30, "no order is under way");
+    }
     let place = TempDir::new().unwrap();
     let backup = place.path().join("backup");
     world.back_up(&backup);
