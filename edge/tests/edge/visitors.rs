@@ -38,6 +38,7 @@ use Visitor::*;
 struct Counts {
     connections: AtomicUsize,
     answers: AtomicUsize,
+    left: AtomicUsize,
 }
 
 /// Two visitors of each kind, until they are told to stop.
@@ -69,6 +70,11 @@ impl Load {
     /// Answers by now, by kind; a WebSocket's are its messages.
     pub(crate) fn answers(&self) -> [usize; 3] {
         self.shared.counts.each_ref().map(|counts| counts.answers.load(Ordering::SeqCst))
+    }
+
+    /// Requests by now that went to the next connection, since theirs was ending.
+    pub(crate) fn left(&self) -> usize {
+        self.shared.counts.iter().map(|counts| counts.left.load(Ordering::SeqCst)).sum()
     }
 
     /// Waits until each kind has opened so many more connections, and nothing has failed.
@@ -126,8 +132,8 @@ fn is_left_to_the_next(error: &hyper::Error) -> bool {
     cause.is_some_and(|cause| cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR))
 }
 
-/// Reads an answer; `false` when the connection had been closed before the request was on its way: no request failed then. That it was
-/// never on its way the edge's own log confirms, which has a line for each that was.
+/// Reads an answer; `false` when the connection was ending before the request was on its way: no request failed then, and it is counted as
+/// left.
 async fn answered<B>(
     sent: impl Future<Output = Result<http::Response<hyper::body::Incoming>, TrySendError<B>>>,
     counts: &Counts,
@@ -136,7 +142,11 @@ async fn answered<B>(
         Ok(Ok(answer)) => answer,
         Ok(Err(mut error)) => {
             let never_sent = error.take_message().is_some() || is_left_to_the_next(error.error());
-            return if never_sent { Ok(false) } else { Err(format!("no answer: {:?}", error.into_error())) };
+            if !never_sent {
+                return Err(format!("no answer: {:?}", error.into_error()));
+            }
+            counts.left.fetch_add(1, Ordering::SeqCst);
+            return Ok(false);
         }
         Err(_) => return Err("no answer in time".to_owned()),
     };
