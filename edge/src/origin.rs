@@ -453,7 +453,8 @@ fn has_no_body(request: &Request<Upload>) -> bool {
 /// Whether the origin says that it did nothing with a request: its stream was refused, or came after the last one that the origin takes
 /// on a connection that it is closing.
 ///
-/// Source: RFC 9113, section 8.7. h2 gives a GOAWAY of the other side to those streams only that it leaves out, and to new ones.
+/// Source: RFC 9113, section 8.7. h2 gives a GOAWAY of the other side to those streams only that it leaves out, and to new ones; that hyper
+/// does not give it to others, `connect` sees to.
 fn was_not_processed(error: &hyper::Error) -> bool {
     let by_origin = of_http2(error).filter(|error| error.is_remote());
     by_origin.is_some_and(|error| error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))

@@ -3,10 +3,21 @@
 //! Arrives: an address and how it is spoken to. Leaves: something that requests can be sent on. Goes wrong: nobody is there, the
 //! certificate is not the origin's, or another protocol is spoken than was agreed on; each is an [`OriginError`].
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
+use hyper::{
+    client::conn::{http1, http2},
+    rt::Executor,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -114,7 +125,8 @@ where
             Ok(Sender::Http1(sender))
         }
         Version::Http2 => {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
+            let parts = Parts::new();
+            let mut builder = http2::Builder::new(parts.clone());
             builder
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -124,8 +136,40 @@ where
                 .keep_alive_interval(limits.origin_idle)
                 .keep_alive_timeout(limits.origin_connect);
             let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(OriginError::Failed)?;
-            tokio::spawn(async move { connection.await.unwrap_or_else(ended) });
+            let first = parts.first();
+            tokio::spawn(async move { tokio::join!(first, async { connection.await.unwrap_or_else(ended) }) });
             Ok(Sender::Http2(sender))
+        }
+    }
+}
+
+/// Runs the parts of a connection over HTTP/2: what reads and writes together with what begins requests, each request's own part apart.
+///
+/// In tasks of their own, the first two can run at once. A GOAWAY can be read then between the beginning of a request and hyper's next look
+/// at the connection, and hyper ends the request with it (1.12, `ClientTask::poll`) although the origin is sent it: it would go a second
+/// time.
+#[derive(Clone)]
+struct Parts {
+    /// What the handshake began; nothing is gathered after it.
+    first: Arc<Mutex<Option<Vec<BoxFuture<'static, ()>>>>>,
+}
+
+impl Parts {
+    fn new() -> Self {
+        Self { first: Arc::new(Mutex::new(Some(Vec::new()))) }
+    }
+
+    fn first(&self) -> impl Future<Output = ()> + use<> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async { drop(join_all(first.unwrap_or_default()).await) }
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Parts {
+    fn execute(&self, part: F) {
+        match &mut *self.first.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(first) => first.push(part.boxed()),
+            None => drop(tokio::spawn(part)),
         }
     }
 }

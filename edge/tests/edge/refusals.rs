@@ -33,6 +33,8 @@ enum Does {
     Resets(u8),
     /// Takes no more on this connection, and has not taken this one.
     Leaves,
+    /// Answers, and says that it will leave; what is on its way it takes. Source: RFC 9113, section 6.8.
+    IsToLeave,
 }
 
 const REFUSED_STREAM: u8 = 7;
@@ -72,6 +74,11 @@ impl Moody {
     }
 }
 
+fn ok(stream: u32) -> Vec<u8> {
+    // `:status: 200` of the static table.
+    frame(raw_h2::HEADERS, raw_h2::END_HEADERS | raw_h2::END_STREAM, stream, &[0x88])
+}
+
 /// Serves one connection; `None` is its end.
 async fn serve(mut socket: TcpStream, script: &[Does], connections: Arc<AtomicUsize>, requests: Arc<AtomicUsize>) -> Option<()> {
     socket.read_exact(&mut [0; 24]).await.ok()?;
@@ -82,10 +89,10 @@ async fn serve(mut socket: TcpStream, script: &[Does], connections: Arc<AtomicUs
         let said = match kind {
             raw_h2::SETTINGS if flags & raw_h2::ACK == 0 => frame(raw_h2::SETTINGS, raw_h2::ACK, 0, b""),
             raw_h2::HEADERS => match script.get(requests.fetch_add(1, Ordering::SeqCst)).unwrap_or(&Does::Answers) {
-                // `:status: 200` of the static table.
-                Does::Answers => frame(raw_h2::HEADERS, raw_h2::END_HEADERS | raw_h2::END_STREAM, stream, &[0x88]),
+                Does::Answers => ok(stream),
                 Does::Resets(code) => frame(raw_h2::RST_STREAM, 0, stream, &[0, 0, 0, *code]),
                 Does::Leaves => frame(raw_h2::GOAWAY, 0, 0, &[0; 8]),
+                Does::IsToLeave => [frame(raw_h2::GOAWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]), ok(stream)].concat(),
             },
             _ => continue,
         };
@@ -119,6 +126,47 @@ async fn a_request_that_the_origin_did_not_look_at_is_sent_once_more_whatever_it
         assert_eq!(ask(&setup, "POST", "").await, StatusCode::OK);
         assert_eq!(origin.seen().1, 4);
     }
+}
+
+/// A GOAWAY meets requests that are being sent, on connections that many share; those that the origin takes are not sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_that_leaves_under_load_is_sent_nothing_twice() {
+    const ASKING: usize = 8;
+    const EACH: usize = 100;
+    const SCRIPT: [Does; 2 * ASKING * EACH] = {
+        let mut script = [Does::Answers; _];
+        let mut last = 9;
+        while last < script.len() {
+            script[last] = Does::IsToLeave;
+            last += 10;
+        }
+        script
+    };
+    let origin = Moody::start(&SCRIPT).await;
+    let setup = in_front_of(&origin).await;
+    let asking = (0..ASKING).map(|_| {
+        let https = setup.https();
+        tokio::spawn(async move {
+            let mut sender = client::h1(https, SHOP).await;
+            let (mut answered, mut refused) = (0, 0);
+            for _ in 0..EACH {
+                let request = Request::post("/").header("host", SHOP).body(client::full("")).unwrap();
+                let answer = timeout(SOON, sender.send_request(request)).await.expect("an answer in time").unwrap();
+                match answer.status() {
+                    StatusCode::OK => answered += 1,
+                    StatusCode::SERVICE_UNAVAILABLE => refused += 1,
+                    status => panic!("{status}"),
+                }
+                client::text(answer).await;
+            }
+            (answered, refused)
+        })
+    });
+    let counts = futures_util::future::join_all(asking).await.into_iter().map(Result::unwrap);
+    let (answered, refused) = counts.reduce(|(a, b), (c, d)| (a + c, b + d)).unwrap();
+    // Two connections in a row may have been about to leave.
+    assert!(refused < ASKING * EACH / 10, "{refused} refused");
+    assert_eq!((origin.seen().1, answered + refused), (answered, ASKING * EACH));
 }
 
 #[tokio::test]
