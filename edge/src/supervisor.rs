@@ -37,7 +37,7 @@ pub fn inherited() -> Result<Inherited, String> {
 
 impl Inherited {
     /// Where a socket of this name belongs.
-    fn place_of(&mut self, name: &str) -> Option<&mut Option<TcpListener>> {
+    pub fn place_of(&mut self, name: &str) -> Option<&mut Option<TcpListener>> {
         match name {
             "https" => Some(&mut self.https),
             "http" => Some(&mut self.http),

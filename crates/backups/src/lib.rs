@@ -5,9 +5,9 @@
 //! the way, a bucket that does not read ([`RestoreError`]); a restore that did not end is begun anew by the next one.
 //!
 //! - `bucket`: what it still shows of each name. `names`: what follows for each, as [`domains::decide::restore`] decides, and for the CA's
-//!   limits. [`beside`]: webhooks, imports, and the path of `ask`.
+//!   limits. `beside`: webhooks, imports, and the path of `ask`.
 
-pub mod beside;
+mod beside;
 mod bucket;
 mod names;
 

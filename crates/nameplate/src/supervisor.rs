@@ -26,13 +26,8 @@ pub(crate) fn inherited() -> Result<Sockets, Failure> {
             ))
         };
         let tcp = handed.take_tcp_listener(index);
-        let slot = match (name, tcp) {
-            ("https", Ok(tcp)) => (&mut sockets.edge.https, tcp),
-            ("http", Ok(tcp)) => (&mut sockets.edge.http, tcp),
-            ("private", Ok(tcp)) => (&mut sockets.edge.private, tcp),
-            ("api", Ok(tcp)) => (&mut sockets.api, tcp),
-            ("answers", Ok(tcp)) => (&mut sockets.answers.tcp, tcp),
-            ("answers", Err(_)) => {
+        let place = match name {
+            "answers" if tcp.is_err() => {
                 let udp = handed.take_udp_socket(index).map_err(|error| wrong(&error.to_string()))?;
                 if sockets.answers.udp.is_some() {
                     return Err(wrong("of which there is one already"));
@@ -40,12 +35,15 @@ pub(crate) fn inherited() -> Result<Sockets, Failure> {
                 sockets.answers.udp = udp;
                 continue;
             }
-            ("https" | "http" | "private" | "api", Err(error)) => return Err(wrong(&error.to_string())),
-            _ => return Err(wrong("which is none of ours")),
+            "answers" => Some(&mut sockets.answers.tcp),
+            "api" => Some(&mut sockets.api),
+            of_edge => sockets.edge.place_of(of_edge),
         };
-        match slot {
-            (slot @ None, tcp) => *slot = tcp,
-            _ => return Err(wrong("of which there is one already")),
+        match (place, tcp) {
+            (None, _) => return Err(wrong("which is none of ours")),
+            (Some(Some(_)), _) => return Err(wrong("of which there is one already")),
+            (_, Err(error)) => return Err(wrong(&error.to_string())),
+            (Some(place), Ok(socket)) => *place = socket,
         }
     }
     if sockets.answers.udp.is_some() != sockets.answers.tcp.is_some() {
