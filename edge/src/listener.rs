@@ -95,10 +95,13 @@ where
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, from)) => match Arc::clone(&places).try_acquire_owned() {
-                Ok(place) => serve(socket, from, place),
-                Err(_) => over("over_limit"),
-            },
+            Ok((socket, from)) => {
+                match Arc::clone(&places).try_acquire_owned() {
+                    Ok(place) => serve(socket, from, place),
+                    Err(_) => over("over_limit"),
+                }
+                spare.refill();
+            }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) if is_out_of_descriptors(&error) && spare.shed_one(&listener).await => over("no_descriptors"),
             Err(error) => {
@@ -116,8 +119,11 @@ where
 struct Spare(Option<std::fs::File>);
 
 impl Spare {
+    /// Sees to it that it is there, if it can be: whatever opened something at the wrong moment may have taken its place.
     fn refill(&mut self) {
-        self.0 = std::fs::File::open("/dev/null").ok();
+        if self.0.is_none() {
+            self.0 = std::fs::File::open("/dev/null").ok();
+        }
     }
 
     /// Closes the connection that waits longest; says whether the spare descriptor was there for it.

@@ -1,7 +1,6 @@
 //! The program itself: its environment, its exit codes, its signals.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener},
@@ -152,11 +151,10 @@ impl Process {
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap()
     }
 
-    /// The number that its next descriptor would have.
-    pub(crate) fn lowest_free_descriptor(&self) -> u64 {
+    /// The highest number of a descriptor that it opened under a limit; what it was born with may lie above.
+    pub(crate) fn highest_descriptor(&self, limit: u64) -> u64 {
         let taken = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().map(|entry| entry.unwrap().file_name());
-        let taken: BTreeSet<u64> = taken.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
-        (0..).find(|number| !taken.contains(number)).unwrap()
+        taken.map(|name| name.to_str().unwrap().parse().unwrap()).filter(|number| *number < limit).max().unwrap()
     }
 
     /// Changes how many descriptors it may have while it runs.

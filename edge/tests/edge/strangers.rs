@@ -1,6 +1,7 @@
 //! Strangers with more patience than means: floods, bombs, and connections by the hundred.
 
 use std::{
+    cell::RefCell,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -235,7 +236,7 @@ async fn a_header_block_that_does_not_end_is_closed_also_after_a_request() {
 }
 
 #[tokio::test]
-async fn without_descriptors_new_connections_are_shed_and_the_others_are_served() {
+async fn connections_over_the_share_are_told_at_once_and_the_others_are_served() {
     let (bucket, origin) = (Bucket::new(), Origin::start().await);
     bucket.put(SHOP, "acme", 1);
     let process = Process::start(&bucket, &origin, &[], Some(200)).await;
@@ -254,18 +255,35 @@ async fn without_descriptors_new_connections_are_shed_and_the_others_are_served(
     }
     drop(crowd);
     eventually("there is room again", async || client::served(process.https, SHOP).await.is_ok()).await;
+}
 
-    // Now there is not even one left, and accepting itself fails. A connection that was accepted would be open until its handshake is due.
-    eventually("a connection without a descriptor for it is shed at once", async || {
-        process.limit_descriptors(process.lowest_free_descriptor());
-        let mut shed = TcpStream::connect(process.https).await.unwrap();
-        client::read_to_end(&mut shed, Duration::from_millis(500)).await.1
+#[tokio::test]
+async fn where_accepting_itself_fails_whoever_waits_is_shed_at_once_and_the_others_are_served() {
+    let (bucket, origin) = (Bucket::new(), Origin::start().await);
+    bucket.put(SHOP, "acme", 1);
+    let process = Process::start(&bucket, &origin, &[], Some(200)).await;
+    let mut kept = client::h1(process.https, SHOP).await;
+    client::text(kept.send_request(client::get(SHOP, "/echo")).await.unwrap()).await;
+
+    // The spare descriptor lies below this limit, wherever it is. What is free below it, too, goes to connections that stay.
+    process.limit_descriptors(process.highest_descriptor(200) + 1);
+    let staying = RefCell::new(Vec::new());
+    // One that was accepted would be open until its handshake is due.
+    eventually("a connection without a descriptor for it is shed", async || {
+        let mut stream = TcpStream::connect(process.https).await.unwrap();
+        let shed = client::read_to_end(&mut stream, Duration::from_millis(200)).await.1;
+        staying.borrow_mut().push(stream);
+        shed
     })
     .await;
     kept.ready().await.unwrap();
     assert_eq!(kept.send_request(client::get(SHOP, "/echo")).await.unwrap().status(), StatusCode::OK);
     process.limit_descriptors(200);
+    drop(staying);
     eventually("there is room again", async || client::served(process.https, SHOP).await.is_ok()).await;
+    let metrics = client::plain(process.private, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let shed = metrics.lines().find_map(|line| line.strip_prefix("nameplate_edge_connections_ended_total{reason=\"no_descriptors\"} "));
+    assert!(shed.is_some_and(|shed| shed != "0"), "{metrics}");
 }
 
 fn closed(stream: &TcpStream) -> bool {
