@@ -223,7 +223,7 @@ impl Issuer for SimulatedCa {
         self.unless_down()?;
         let serial: u64 = order_url.rsplit('/').next().and_then(|number| number.parse().ok()).expect("an order of ours");
         if locked(&self.book).keeps_open {
-            return Err(IssueError::Unavailable { retry_after: Some(BUSY_FOR), detail: "the order is processing".into() });
+            return Err(IssueError::NotYet { retry_after: Some(BUSY_FOR) });
         }
         locked(&self.book).open.remove(hostname.as_str());
         // An order that was finalized has its certificate for whoever asks again, with the key of its CSR.
